@@ -1,0 +1,93 @@
+"""What an attack on a multi-exit network maximises: losses over the whole output.
+
+Each loss says how deep the network has to be run for each image, and nothing deeper is computed.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dynlib.exits import MultiExitNetwork
+from dynlib.mechanisms import Mechanism
+
+
+class Loss:
+    """Base of all losses."""
+
+    def candidates(self, net: MultiExitNetwork) -> list["Loss"]:
+        """The losses to attack with; of several, each image keeps the attack that raises the mean cross-entropy most."""
+        return [self]
+
+    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> Tensor:
+        """The deepest exit that the gradient of each clean image needs, int64 ``[batch]``."""
+        raise NotImplementedError
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Losses ``[batch]`` from the logits ``[depth + 1, batch, classes]`` of the exits that were run."""
+        raise NotImplementedError
+
+
+class Deepest(Loss):
+    """Cross-entropy of the deepest exit that is run; subclasses say which one that is."""
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits[-1], labels, reduction="none")
+
+
+@dataclass(frozen=True)
+class AtExit(Deepest):
+    """Cross-entropy of one exit; -1 is the final one."""
+
+    exit: int
+
+    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> Tensor:
+        if not -net.n_exits <= self.exit < net.n_exits:
+            raise ValueError(f"exit {self.exit} is out of range: the network has {net.n_exits} exits")
+        return torch.full((len(images),), self.exit % net.n_exits, device=images.device)
+
+
+@dataclass(frozen=True)
+class Taken(Deepest):
+    """Cross-entropy of the exit that answers for the clean image."""
+
+    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> Tensor:
+        return mechanism.infer(net, images).exit
+
+
+@dataclass(frozen=True)
+class Average(Loss):
+    """Mean cross-entropy over all exits."""
+
+    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> Tensor:
+        return torch.full((len(images),), net.n_exits - 1, device=images.device)
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        exits, batch, _ = logits.shape
+        return F.cross_entropy(logits.flatten(0, 1), labels.repeat(exits), reduction="none").view(exits, batch).mean(dim=0)
+
+
+@dataclass(frozen=True)
+class MaxAverage(Loss):
+    """For each image the single-exit attack that raises the mean cross-entropy over all exits most."""
+
+    def candidates(self, net: MultiExitNetwork) -> list[Loss]:
+        return [AtExit(k) for k in range(net.n_exits)]
+
+
+LOSSES = {"final": AtExit(-1), "taken": Taken(), "average": Average(), "max_average": MaxAverage()}
+
+
+def get_loss(name: str) -> Loss:
+    """A loss by name: one of ``LOSSES``, or ``"exit=k"`` for the exit with index k.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    start, _, number = name.partition("=")
+    if start == "exit" and number.isdecimal():
+        return AtExit(int(number))
+    if name not in LOSSES:
+        raise ValueError(f"unknown loss {name!r}: choose one of {', '.join(LOSSES)} or exit=k")
+    return LOSSES[name]

@@ -1,0 +1,169 @@
+"""Internal classifiers and the network that carries them.
+
+A static network is a multi-exit network with one exit, so everything downstream is written once, for logits of shape
+``[exits, batch, classes]``.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from dynlib.models import EXIT_AFTER, Backbone, build_backbone
+
+# Per-channel mean and standard deviation of the training images, in [0, 1].
+NORMALISATION = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+CLASSES = {"cifar10": 10, "cifar100": 100}
+IMAGE_SHAPE = (3, 32, 32)
+
+
+class Normalise(nn.Module):
+    """``(x - mean) / std`` per channel: the network's first layer, so that every image outside it lies in [0, 1]."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+
+class MixedPool(nn.Module):
+    """``a * max + (1 - a) * average`` pooling with one learnable ``a``."""
+
+    def __init__(self, kernel: int):
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor(0.5))
+        self.max, self.average = nn.MaxPool2d(kernel), nn.AvgPool2d(kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.a * self.max(x) + (1 - self.a) * self.average(x)
+
+
+def internal_classifier(channels: int, side: int, classes: int) -> nn.Sequential:
+    """The exit head of Shallow-Deep Networks: mixed pooling to about 4x4 (none below 4x4), then one linear layer."""
+    kernel = max(side // 4, 1)
+    side = side // kernel
+    pool = MixedPool(kernel) if kernel > 1 else nn.Identity()
+    return nn.Sequential(pool, nn.Flatten(), nn.Linear(channels * side * side, classes))
+
+
+class MultiExitNetwork(nn.Module):
+    """A backbone with an internal classifier after each block of ``exit_after``, and its own head as the final exit.
+
+    Args:
+        backbone: the static network underneath.
+        dataset: name in ``CLASSES``; sets the number of classes and the normalisation.
+        exit_after: 1-based block numbers, strictly increasing, all before the last block; empty for a static network.
+    Raises:
+        ValueError: unknown dataset, or ``exit_after`` out of range or out of order.
+    """
+
+    def __init__(self, backbone: Backbone, dataset: str, exit_after: Sequence[int] = ()):
+        super().__init__()
+        if dataset not in CLASSES:
+            raise ValueError(f"unknown dataset {dataset!r}: choose one of {', '.join(CLASSES)}")
+        exit_after, last = tuple(exit_after), len(backbone.blocks)
+        if list(exit_after) != sorted({*exit_after} & {*range(1, last)}):
+            raise ValueError(f"exits after blocks {exit_after}: need increasing numbers from 1 to {last - 1}")
+        self.dataset, self.exit_after = dataset, exit_after
+        self.normalise = Normalise(*NORMALISATION[dataset])
+        self.backbone = backbone
+        # Exit k is reached from exit k - 1 through segment k: these blocks, half open and 0-based.
+        self._bounds = list(zip((0, *exit_after), (*exit_after, last), strict=True))
+        shapes = self._feature_shapes()
+        self.exits = nn.ModuleList(internal_classifier(channels, side, CLASSES[dataset]) for channels, side in shapes)
+
+    @torch.no_grad()
+    def _feature_shapes(self) -> list[tuple[int, int]]:
+        """Channels and side of the feature map at each early exit, found by running a black image."""
+        training = self.backbone.training
+        x, shapes = self.backbone.eval().stem(torch.zeros(1, *IMAGE_SHAPE)), []
+        for number, block in enumerate(self.backbone.blocks, start=1):
+            x = block(x)
+            if number in self.exit_after:
+                shapes.append((x.shape[1], x.shape[2]))
+        self.backbone.train(training)
+        return shapes
+
+    @property
+    def n_exits(self) -> int:
+        return len(self._bounds)
+
+    @property
+    def n_classes(self) -> int:
+        return CLASSES[self.dataset]
+
+    def segment(self, k: int, x: Tensor) -> Tensor:
+        """Features at exit ``k`` from those at exit ``k - 1``; for ``k = 0`` from images ``[batch, 3, 32, 32]`` in [0, 1]."""
+        if k == 0:
+            x = self.backbone.stem(self.normalise(x))
+        for block in self.backbone.blocks[slice(*self._bounds[k])]:
+            x = block(x)
+        return x
+
+    def classify(self, k: int, features: Tensor) -> Tensor:
+        """Logits ``[batch, classes]`` of exit ``k`` from its features."""
+        head = self.backbone.head if k == self.n_exits - 1 else self.exits[k]
+        return head(features)
+
+    def forward(self, images: Tensor, depth: int | None = None) -> Tensor:
+        """Logits ``[exits, batch, classes]`` of images ``[batch, 3, 32, 32]`` in [0, 1].
+
+        Args:
+            images: float tensor.
+            depth: index of the deepest exit to run; nothing beyond it is computed. By default all.
+        """
+        x, logits = images, []
+        for k in range(self.n_exits if depth is None else depth + 1):
+            x = self.segment(k, x)
+            logits.append(self.classify(k, x))
+        return torch.stack(logits)
+
+    @cached_property
+    def macs(self) -> Tensor:
+        """Multiply-accumulates of one image up to and including each exit, earlier exits' heads included: ``[exits]``."""
+        training, device = self.training, next(self.parameters()).device
+        self.eval()
+        costs = []
+        for depth in range(self.n_exits):
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                self(torch.zeros(1, *IMAGE_SHAPE, device=device), depth)
+            costs.append(counter.get_total_flops() // 2)  # the counter takes a multiply-accumulate for two operations
+        self.train(training)
+        return torch.tensor(costs)
+
+    def as_static(self, exit: int = -1) -> nn.Module:
+        """One exit as an ordinary classifier, images to logits ``[batch, classes]``, for any attack library."""
+        return _SingleExit(self, range(self.n_exits)[exit])
+
+
+class _SingleExit(nn.Module):
+    def __init__(self, net: MultiExitNetwork, exit: int):
+        super().__init__()
+        self.net, self.exit = net, exit
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images, self.exit)[-1]
+
+
+def build(model: str, dataset: str, exit_after: Sequence[int] | None = None) -> MultiExitNetwork:
+    """An untrained network.
+
+    Args:
+        model: ``"vgg16"``, ``"resnet56"`` or ``"mobilenet"``.
+        dataset: ``"cifar10"`` or ``"cifar100"``.
+        exit_after: blocks followed by an exit, ``()`` for a static network; by default the paper's exits.
+    Raises:
+        ValueError: unknown name, or impossible exits.
+    """
+    if dataset not in CLASSES:
+        raise ValueError(f"unknown dataset {dataset!r}: choose one of {', '.join(CLASSES)}")
+    backbone = build_backbone(model, CLASSES[dataset])
+    return MultiExitNetwork(backbone, dataset, EXIT_AFTER[model] if exit_after is None else exit_after)

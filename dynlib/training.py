@@ -1,0 +1,303 @@
+"""Training: static networks, dynamic networks jointly, and exits on a frozen backbone. Also a command.
+
+    python -m dynlib.training --model resnet56 --dataset cifar10 --kind dynn --recipe short
+
+Every epoch ends with a checkpoint; the same command resumes from it and ends with the same weights as an uninterrupted run.
+Schedules and joint loss follow Shallow-Deep Networks (Kaya, Hong and Dumitras, ICML 2019).
+"""
+
+import argparse
+import csv
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dynlib import checkpoints, data
+from dynlib.checkpoints import KINDS, CheckpointError
+from dynlib.exits import MultiExitNetwork
+from dynlib.files import CHECKPOINTS, atomic, code_version
+from dynlib.mechanisms import FALL_BACKS, ConfidenceExit
+from dynlib.models import MODELS
+
+THRESHOLDS = tuple(round(0.50 + 0.01 * i, 2) for i in range(50))  # 0.50, 0.51 ... 0.99
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on; the message is one line."""
+
+
+def stepwise(progress: float) -> float:
+    """A tenth after each of 35, 60 and 85 % of the training."""
+    return 0.1 ** sum(progress >= milestone for milestone in (0.35, 0.60, 0.85))
+
+
+def one_cycle(progress: float) -> float:
+    """Linear warm-up over the first quarter, then a cosine to zero."""
+    return progress / 0.25 if progress < 0.25 else (1 + math.cos(math.pi * (progress - 0.25) / 0.75)) / 2
+
+
+def constant(progress: float) -> float:
+    return 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. ``schedule`` maps progress in [0, 1) to a factor of the learning rate; ``clip`` bounds the gradient's norm."""
+
+    epochs: int
+    learning_rate: float
+    schedule: Callable[[float], float]
+    optimiser: str = "sgd"
+    batch: int = 128
+    clip: float = math.inf
+    images: int | None = None
+
+    def describe(self) -> dict:
+        return {**asdict(self), "schedule": self.schedule.__name__, "clip": self.clip if self.clip < math.inf else None}
+
+
+# One recipe for training a backbone, with or without its exits, and one for exits on a frozen backbone (kind "ic_only").
+RECIPES = {
+    "full": (Recipe(100, 0.1, stepwise), Recipe(25, 1e-3, constant, "adam")),
+    "short": (Recipe(12, 0.1, one_cycle, clip=5.0), Recipe(5, 1e-3, constant, "adam")),
+    "tiny": (Recipe(3, 0.05, one_cycle, clip=5.0, batch=64, images=256), Recipe(3, 1e-3, constant, "adam", 64, images=256)),
+}
+
+
+def joint_loss(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
+    """Cross-entropy of the final exit plus each early exit's, weighted by a coefficient that grows with ``progress`` in [0, 1).
+
+    Exit i's coefficient ends at 0.15, 0.30, 0.45 ... With one exit this is the plain loss of a static network.
+    """
+    final = F.cross_entropy(logits[-1], labels)
+    ends = [0.15 * (i + 1) for i in range(len(logits) - 1)]
+    return final + sum(min(end, 0.01 + progress * end) * F.cross_entropy(exit, labels) for end, exit in zip(ends, logits, strict=False))
+
+
+def exits_loss(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
+    """The early exits' cross-entropies, summed."""
+    return sum(F.cross_entropy(exit, labels) for exit in logits[:-1])
+
+
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """A random 32x32 crop after zero padding by 4 and a random flip of each image: uint8 ``[batch, 3, 32, 32]`` in and out."""
+    n, side, device = len(images), images.shape[-1], images.device
+    top, left = torch.randint(0, 9, (2, n, 1), generator=generator).to(device)
+    flip = torch.rand(n, 1, generator=generator).to(device) < 0.5
+    steps = torch.arange(side, device=device)
+    rows, columns = top + steps, left + torch.where(flip, steps.flip(0), steps)
+    image, channel = torch.arange(n, device=device).view(n, 1, 1, 1), torch.arange(3, device=device).view(1, 3, 1, 1)
+    return F.pad(images, (4, 4, 4, 4))[image, channel, rows.view(n, 1, side, 1), columns.view(n, 1, 1, side)]
+
+
+@torch.no_grad()
+def all_logits(net: MultiExitNetwork, images: Tensor, batch: int = 500) -> Tensor:
+    """Logits ``[exits, n, classes]`` of uint8 images ``[n, 3, 32, 32]``, float32, on the CPU."""
+    device = next(net.parameters()).device
+    return torch.cat([net(part.to(device).float() / 255).cpu() for part in images.split(batch)], dim=1)
+
+
+class Training:
+    """One training run, epoch by epoch.
+
+    Args:
+        model, dataset, kind: see ``dynlib.checkpoints``.
+        recipe: a name in ``RECIPES``.
+        seed: of the initial weights, the order of the images, their augmentation and dropout.
+        device: a torch device.
+        folder: where checkpoints go; the running state goes into its subfolder ``training``.
+    Raises:
+        ValueError: unknown name.
+        DataError, CheckpointError: the data or, for kind ``ic_only``, the static network is missing; or a state is damaged.
+    """
+
+    def __init__(self, model: str, dataset: str, kind: str, recipe: str, seed: int, device: str = "cpu", folder: Path = CHECKPOINTS):
+        if recipe not in RECIPES:
+            raise ValueError(f"unknown recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
+        self.id = checkpoints.network_id(model, dataset, kind)
+        self.dataset, self.kind, self.recipe_name, self.seed, self.device, self.folder = dataset, kind, recipe, seed, device, folder
+        self.frozen = kind == "ic_only"
+        self.recipe = RECIPES[recipe][self.frozen]
+        self.loss = exits_loss if self.frozen else joint_loss
+        self.images, self.labels = (t.to(device) for t in data.load(dataset, "train", self.recipe.images))
+        torch.manual_seed(seed)
+        net = checkpoints.new(model, dataset, kind)
+        if self.frozen:
+            net.backbone.load_state_dict(checkpoints.load(model, dataset, "sdnn", folder).backbone.state_dict())
+            net.backbone.requires_grad_(False)
+        self.net = net.to(device, memory_format=torch.channels_last)
+        self.optimiser = self._new_optimiser(self.net, decay=5e-4 if model == "vgg16" else 1e-4)
+        self.history: list[dict] = []
+        self.state_path = folder / "training" / f"{self.id}-{recipe}-{seed}.safetensors"
+        if self.state_path.exists():
+            self._resume()
+        else:
+            self.bfloat16 = self._bfloat16_is_faster()
+
+    def run(self) -> Path:
+        """Train what is left, then write weights and card; returns the weights' path."""
+        while len(self.history) < self.recipe.epochs:
+            self.history.append(self._epoch(len(self.history)))
+            self._save_state()
+            print("  ".join(f"{key} {value}" for key, value in self.history[-1].items()), flush=True)
+        return self._ship()
+
+    def _epoch(self, epoch: int) -> dict:
+        start, recipe, steps = time.perf_counter(), self.recipe, math.ceil(len(self.labels) / self.recipe.batch)
+        # All randomness of an epoch comes from its number, so a resumed run needs no generator's state.
+        torch.manual_seed(10_000 * self.seed + epoch)
+        generator = torch.Generator().manual_seed(10_000 * self.seed + epoch)
+        order = torch.randperm(len(self.labels), generator=generator)
+        total = torch.zeros((), device=self.device)
+        self.net.train()
+        for step, chosen in enumerate(order.split(recipe.batch)):
+            rate = recipe.learning_rate * recipe.schedule((epoch + step / steps) / recipe.epochs)
+            for group in self.optimiser.param_groups:
+                group["lr"] = rate
+            chosen = chosen.to(self.device)
+            images = augment(self.images[chosen], generator)
+            total += len(chosen) * self._step(self.net, self.optimiser, images, self.labels[chosen], epoch / recipe.epochs)
+            if sys.stderr.isatty():
+                print(f"\r{self.id} epoch {epoch + 1}/{recipe.epochs} step {step + 1}/{steps}", end="\r", file=sys.stderr)
+        if not torch.isfinite(total):
+            raise TrainingError(f"{self.id}: the loss diverged in epoch {epoch + 1}, at learning rate {rate:.3g}")
+        accuracy = self._accuracies("validation")
+        seconds = time.perf_counter() - start
+        loss = total.item() / len(self.labels)
+        return {"epoch": epoch + 1, "loss": round(loss, 4), "validation_accuracy": accuracy, "seconds": round(seconds, 1)}
+
+    def _step(self, net: MultiExitNetwork, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor, progress: float) -> Tensor:
+        if self.frozen:
+            net.backbone.eval()  # its batch-norm statistics are frozen, too
+        inputs = (images.float() / 255).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16):
+            logits = net(inputs)
+        loss = self.loss(logits.float(), labels, progress)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), self.recipe.clip)
+        optimiser.step()
+        return loss.detach()
+
+    def _new_optimiser(self, net: MultiExitNetwork, decay: float) -> torch.optim.Optimizer:
+        trained = [p for p in net.parameters() if p.requires_grad]
+        if self.recipe.optimiser == "adam":
+            return torch.optim.Adam(trained, self.recipe.learning_rate)
+        return torch.optim.SGD(trained, self.recipe.learning_rate, momentum=0.9, weight_decay=decay)
+
+    def _bfloat16_is_faster(self) -> bool:
+        """Whether this machine trains this network faster in mixed precision: a few steps of each on a copy."""
+        seconds = {}
+        for self.bfloat16 in (False, True):
+            net = deepcopy(self.net).train()
+            optimiser = self._new_optimiser(net, decay=0.0)
+            for step in range(4):
+                if step == 1:  # the first one warms up
+                    start = time.perf_counter()
+                size = self.recipe.batch
+                self._step(net, optimiser, self.images[:size], self.labels[:size], 0.0).item()
+            seconds[self.bfloat16] = time.perf_counter() - start
+        return seconds[True] < seconds[False]
+
+    def _accuracies(self, split: str) -> list[float]:
+        """Accuracy of each exit in percent."""
+        images, labels = data.load(self.dataset, split)
+        predicted = all_logits(self.net.eval(), images).argmax(dim=-1)
+        return [round(100 * (exit == labels).double().mean().item(), 2) for exit in predicted]
+
+    def _save_state(self) -> None:
+        state = {f"net.{name}": tensor for name, tensor in self.net.state_dict().items()}
+        for number, buffers in self.optimiser.state_dict()["state"].items():
+            state |= {f"optimiser.{number}.{name}": tensor for name, tensor in buffers.items()}
+        about = {"recipe": self.recipe.describe(), "bfloat16": self.bfloat16, "history": self.history}
+        with atomic(self.state_path) as temporary:
+            save_file({name: t.contiguous() for name, t in state.items()}, temporary, {"about": json.dumps(about)})
+        with atomic(self.state_path.with_suffix(".csv")) as temporary, open(temporary, "w", newline="") as file:
+            log = csv.DictWriter(file, self.history[0])
+            log.writeheader()
+            log.writerows(self.history)
+
+    def _resume(self) -> None:
+        try:
+            with safe_open(self.state_path, "pt", self.device) as file:
+                about = json.loads(file.metadata()["about"])
+                state = {name: file.get_tensor(name) for name in file.keys()}
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{self.state_path} is damaged ({error}): delete it to start over") from None
+        if about["recipe"] != self.recipe.describe():
+            raise CheckpointError(f"{self.state_path} comes from another recipe: delete it to start over")
+        self.history, self.bfloat16 = about["history"], about["bfloat16"]
+        self.net.load_state_dict({name.removeprefix("net."): t for name, t in state.items() if name.startswith("net.")})
+        buffers: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in state.items():
+            if name.startswith("optimiser."):
+                _, number, key = name.split(".")
+                buffers.setdefault(int(number), {})[key] = tensor
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": buffers})
+
+    def _ship(self) -> Path:
+        path = self.folder / f"{self.id}.safetensors"
+        checkpoints.write_weights(self.net, path)
+        self.net.load_state_dict(checkpoints.read_weights(path))  # what is measured is what is shipped: rounded weights
+        cuda = torch.device(self.device).type == "cuda"
+        cpu = f"{torch.get_num_threads()} CPU threads ({torch.backends.cpu.get_cpu_capability()})"
+        card = {
+            "network": self.id,
+            "recipe": self.recipe_name,
+            "settings": self.recipe.describe(),
+            "seed": self.seed,
+            "precision": "bfloat16, mixed" if self.bfloat16 else "float32",
+            "data_digests": data.DIGESTS[self.dataset],
+            "validation_accuracy": self._accuracies("validation"),
+            "test_accuracy": self._accuracies("test"),
+            "thresholds": self._thresholds(),
+            "macs": self.net.macs.tolist(),
+            "hardware": torch.cuda.get_device_name(self.device) if cuda else cpu,
+            "minutes": round(sum(row["seconds"] for row in self.history) / 60, 1),
+            "torch": torch.__version__,
+            "code": code_version(),
+        }
+        checkpoints.write_card(path, card)
+        return path
+
+    def _thresholds(self) -> dict[str, float | None]:
+        """For each fall-back, the lowest threshold whose validation accuracy is at most 1 point below the final exit's."""
+        images, labels = data.load(self.dataset, "validation")
+        logits = all_logits(self.net, images)
+        enough = (logits[-1].argmax(dim=-1) == labels).double().mean() - 0.01
+
+        def accuracy(threshold: float, fall_back: str) -> Tensor:
+            return (ConfidenceExit(threshold, fall_back).decide(logits).label == labels).double().mean()
+
+        return {f: next((t for t in THRESHOLDS if accuracy(t, f) >= enough), None) for f in FALL_BACKS}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m dynlib.training", description="Train one network and ship it with its card.")
+    parser.add_argument("--model", required=True, choices=MODELS)
+    parser.add_argument("--dataset", required=True, choices=data.DIGESTS)
+    parser.add_argument("--kind", required=True, choices=KINDS)
+    parser.add_argument("--recipe", default="full", choices=RECIPES)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        print(Training(**vars(parser.parse_args(arguments))).run())
+    except (ValueError, OSError, data.DataError, CheckpointError, TrainingError) as error:
+        sys.exit(f"error: {error}")
+    except torch.OutOfMemoryError as error:
+        sys.exit(f"error: too little memory for the recipe's batch: {next(iter(str(error).splitlines()))}")
+
+
+if __name__ == "__main__":
+    main()
