@@ -1,0 +1,17 @@
+"""A thin library of dynamic networks, their exit mechanisms and attacks on them; companion to arXiv:2308.08709.
+
+net = dynlib.load("resnet56", "cifar10", "dynn")       # a trained network; net(images) is [exits, batch, classes]
+test = dynlib.data.load("cifar10", "test", 100)        # images and labels
+result = dynlib.attacks.PGD(loss="taken")(net, test.inputs, test.labels)
+dynlib.ConfidenceExit(0.9).infer(net, result.adversarial).label
+"""
+
+from importlib.metadata import version
+
+from dynlib import attacks, data
+from dynlib.checkpoints import load
+from dynlib.exits import MultiExitNetwork, build
+from dynlib.mechanisms import ConfidenceExit, Deployed, Mechanism
+
+__version__ = version("dynlib")
+__all__ = ["ConfidenceExit", "Deployed", "Mechanism", "MultiExitNetwork", "attacks", "build", "data", "load"]

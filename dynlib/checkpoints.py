@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -12,8 +13,17 @@ from dynlib.exits import MultiExitNetwork, build
 from dynlib.files import CHECKPOINTS, atomic, sha256
 from dynlib.models import MODELS
 
+
+class Kind(NamedTuple):
+    """How figures show a kind of network."""
+
+    display: str
+    colour: str
+    marker: str
+
+
 # sdnn: the static network. dynn: backbone and exits trained jointly. ic_only: exits trained on the frozen backbone of the sdnn.
-KINDS = ("sdnn", "dynn", "ic_only")
+KINDS = {"sdnn": Kind("SDNN", "black", "o"), "dynn": Kind("DyNN", "C0", "s"), "ic_only": Kind("DyNN, exits only", "C1", "^")}
 
 
 class CheckpointError(RuntimeError):
@@ -53,6 +63,13 @@ def load(model: str, dataset: str, kind: str, folder: Path = CHECKPOINTS) -> Mul
     net.load_state_dict(read_weights(path))
     net.card = card
     return net.eval()
+
+
+def load_id(name: str, folder: Path = CHECKPOINTS) -> MultiExitNetwork:
+    """``load`` by network id, for example ``"cifar10-resnet56-dynn"``."""
+    dataset, _, rest = name.partition("-")
+    model, _, kind = rest.partition("-")
+    return load(model, dataset, kind, folder)
 
 
 def read_card(path: Path) -> dict:

@@ -42,6 +42,9 @@ SAMPLE_SIZE = 1000
 VALIDATION_SIZE = 5000
 SPLITS = ("train", "validation", "test")
 
+DATASET_NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+CLASS_NAMES = {"cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")}
+
 Arrays = tuple[np.ndarray, np.ndarray]  # images uint8 [n, 32, 32, 3] and labels uint8 [n]
 
 

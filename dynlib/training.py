@@ -82,7 +82,8 @@ def joint_loss(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
     """
     final = F.cross_entropy(logits[-1], labels)
     ends = [0.15 * (i + 1) for i in range(len(logits) - 1)]
-    return final + sum(min(end, 0.01 + progress * end) * F.cross_entropy(exit, labels) for end, exit in zip(ends, logits, strict=False))
+    early = zip(ends, logits[:-1], strict=True)
+    return final + sum(min(end, 0.01 + progress * end) * F.cross_entropy(exit, labels) for end, exit in early)
 
 
 def exits_loss(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
@@ -122,7 +123,9 @@ class Training:
         DataError, CheckpointError: the data or, for kind ``ic_only``, the static network is missing; or a state is damaged.
     """
 
-    def __init__(self, model: str, dataset: str, kind: str, recipe: str, seed: int, device: str = "cpu", folder: Path = CHECKPOINTS):
+    def __init__(
+        self, model: str, dataset: str, kind: str, recipe: str, seed: int, device: str = "cpu", folder: Path = CHECKPOINTS
+    ):
         if recipe not in RECIPES:
             raise ValueError(f"unknown recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
         self.id = checkpoints.network_id(model, dataset, kind)
@@ -177,7 +180,9 @@ class Training:
         loss = total.item() / len(self.labels)
         return {"epoch": epoch + 1, "loss": round(loss, 4), "validation_accuracy": accuracy, "seconds": round(seconds, 1)}
 
-    def _step(self, net: MultiExitNetwork, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor, progress: float) -> Tensor:
+    def _step(
+        self, net: MultiExitNetwork, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor, progress: float
+    ) -> Tensor:
         if self.frozen:
             net.backbone.eval()  # its batch-norm statistics are frozen, too
         inputs = (images.float() / 255).contiguous(memory_format=torch.channels_last)
@@ -232,7 +237,7 @@ class Training:
         try:
             with safe_open(self.state_path, "pt", self.device) as file:
                 about = json.loads(file.metadata()["about"])
-                state = {name: file.get_tensor(name) for name in file.keys()}
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{self.state_path} is damaged ({error}): delete it to start over") from None
         if about["recipe"] != self.recipe.describe():

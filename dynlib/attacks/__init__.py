@@ -1,6 +1,6 @@
 """Attacks on multi-exit networks, one a file. Images lie in [0, 1]; settings are keyword-only."""
 
-from dynlib.attacks.base import Attack, AttackResult
+from dynlib.attacks.base import Attack, AttackResult, Iterative
 from dynlib.attacks.fgsm import FGSM
 from dynlib.attacks.losses import LOSSES
 from dynlib.attacks.mifgsm import MIFGSM
@@ -8,4 +8,4 @@ from dynlib.attacks.pgd import PGD
 
 ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (FGSM, PGD, MIFGSM)}
 
-__all__ = ["ATTACKS", "FGSM", "LOSSES", "MIFGSM", "PGD", "Attack", "AttackResult"]
+__all__ = ["ATTACKS", "FGSM", "LOSSES", "MIFGSM", "PGD", "Attack", "AttackResult", "Iterative"]

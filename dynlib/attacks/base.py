@@ -146,6 +146,23 @@ class Attack:
         return chosen, steps.sum(dim=0), macs.sum(dim=0) + len(runs) * net.macs[-1].to(labels.device)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Iterative(Attack):
+    """Base of the attacks that take several steps. Settings of ``Attack``, and:
+
+    Args:
+        steps: number of gradient steps.
+        step_size: by default ``eps / 4``.
+    """
+
+    steps: int = 10
+    step_size: float | None = None
+
+    @property
+    def rate(self) -> float:
+        return self.eps / 4 if self.step_size is None else self.step_size
+
+
 def check_batch(net: MultiExitNetwork, images: Tensor, labels: Tensor) -> None:
     """Raises ValueError where images or labels are not what a network takes."""
     if images.dim() != 4 or tuple(images.shape[1:]) != IMAGE_SHAPE or images.dtype != torch.float32:

@@ -4,6 +4,7 @@ Each loss says how deep the network has to be run for each image, and nothing de
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +15,11 @@ from dynlib.mechanisms import Mechanism
 
 
 class Loss:
-    """Base of all losses."""
+    """Base of all losses; ``display``, ``colour`` and ``dash`` are how figures show them."""
+
+    display: ClassVar[str]
+    colour: ClassVar[str]
+    dash: ClassVar[str]
 
     def candidates(self, net: MultiExitNetwork) -> list["Loss"]:
         """The losses to attack with; of several, each image keeps the attack that raises the mean cross-entropy most."""
@@ -40,6 +45,8 @@ class Deepest(Loss):
 class AtExit(Deepest):
     """Cross-entropy of one exit; -1 is the final one."""
 
+    display, colour, dash = "final exit", "C0", "--"
+
     exit: int
 
     def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> Tensor:
@@ -52,6 +59,8 @@ class AtExit(Deepest):
 class Taken(Deepest):
     """Cross-entropy of the exit that answers for the clean image."""
 
+    display, colour, dash = "exit taken", "C1", ":"
+
     def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> Tensor:
         return mechanism.infer(net, images).exit
 
@@ -59,6 +68,8 @@ class Taken(Deepest):
 @dataclass(frozen=True)
 class Average(Loss):
     """Mean cross-entropy over all exits."""
+
+    display, colour, dash = "average", "C2", "-"
 
     def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> Tensor:
         return torch.full((len(images),), net.n_exits - 1, device=images.device)
@@ -71,6 +82,8 @@ class Average(Loss):
 @dataclass(frozen=True)
 class MaxAverage(Loss):
     """For each image the single-exit attack that raises the mean cross-entropy over all exits most."""
+
+    display, colour, dash = "max-average", "C3", "-."
 
     def candidates(self, net: MultiExitNetwork) -> list[Loss]:
         return [AtExit(k) for k in range(net.n_exits)]

@@ -1,0 +1,158 @@
+"""The measurements: one function a research question, arguments in, per-image records out. Also a command, for the workflow.
+
+Records are rows with one character per image, so they stay small and can be read by eye: ``correct`` 1 where the network as
+deployed answers rightly, ``final`` 1 where its final exit does, ``exit`` the exit that answers, ``depth`` the deepest one run.
+"""
+
+import argparse
+import csv
+import json
+import platform
+import sys
+import time
+from itertools import product
+from pathlib import Path
+
+import numpy
+import torch
+from torch import Tensor
+
+from dynlib import checkpoints, data
+from dynlib.attacks import ATTACKS, Attack, Iterative
+from dynlib.exits import MultiExitNetwork
+from dynlib.files import atomic, code_version
+from dynlib.mechanisms import ConfidenceExit, Mechanism
+from dynlib.progress import progress
+
+BATCH = 100
+Record = dict[str, str | int]
+
+
+def transferability(
+    source: str,
+    targets: list[str],
+    *,
+    n_images: int,
+    attacks: list[str],
+    losses: list[str],
+    eps_255: list[int],
+    steps: int,
+    threshold: float,
+    seed: int,
+    device: str,
+) -> list[Record]:
+    """RQ1: examples made on one network, shown to others (and to itself: the white box).
+
+    Args:
+        source: network id such as ``"cifar10-resnet56-dynn"``; all networks of one dataset.
+        targets: network ids.
+        n_images: the first n test images.
+        attacks, losses: names; a static source has one exit, so one loss, recorded as ``"final"``.
+        eps_255: radii in 255ths, 1 to 255.
+        steps: gradient steps of the iterative attacks.
+        threshold: of the confidence exits, in (0, 1).
+        seed: of the random starts.
+        device: a torch device.
+    Returns:
+        A row for each attack, loss, radius and target, and for each target one row with attack ``"none"``: clean images.
+    Raises:
+        ValueError: unknown name or value out of range.
+        DataError, CheckpointError: data or network missing or damaged.
+    """
+    dataset = source.split("-")[0]
+    if {target.split("-")[0] for target in targets} != {dataset}:
+        raise ValueError(f"targets {', '.join(targets)} are not all for the dataset of {source}")
+    nets = {name: checkpoints.load_id(name).to(device) for name in {source: None, **dict.fromkeys(targets)}}
+    losses = losses if nets[source].n_exits > 1 else ["final"]
+    grid, mechanism = attack_grid(attacks, losses, eps_255, steps, threshold, seed), ConfidenceExit(threshold)
+    split = data.load(dataset, "test", n_images)
+    images, labels = split.inputs.to(device), split.labels.to(device)
+    clean = {"attack": "none", "loss": "none", "eps_255": 0}
+    rows = [observe(clean, source, t, nets[t], mechanism, images, labels) for t in targets]
+    for attack in progress(grid, f"attacks on {source}"):
+        batches = zip(images.split(BATCH), labels.split(BATCH), strict=True)
+        adversarial = torch.cat([attack(nets[source], x, y).adversarial for x, y in batches])
+        what = {"attack": attack.name, "loss": attack.loss, "eps_255": round(attack.eps * 255)}
+        rows += [observe(what, source, t, nets[t], mechanism, adversarial, labels) for t in targets]
+    return rows
+
+
+def attack_grid(attacks: list[str], losses: list[str], eps_255: list[int], steps: int, threshold: float, seed: int) -> list[Attack]:
+    """Every attack with every loss and radius; ``steps`` goes to those that iterate.
+
+    Raises:
+        ValueError: unknown name, or a value out of range.
+    """
+    grid = []
+    for name, loss, eps in product(attacks, losses, eps_255):
+        if name not in ATTACKS:
+            raise ValueError(f"unknown attack {name!r}: choose one of {', '.join(ATTACKS)}")
+        iterates = {"steps": steps} if issubclass(ATTACKS[name], Iterative) else {}
+        grid.append(ATTACKS[name](eps=eps / 255, loss=loss, mechanism=ConfidenceExit(threshold), seed=seed, **iterates))
+    return grid
+
+
+@torch.no_grad()
+def observe(
+    what: Record, source: str, target: str, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor, labels: Tensor
+) -> Record:
+    """One record: what a target makes of each image."""
+    logits = torch.cat([net(x) for x in images.split(BATCH)], dim=1)
+    decision = mechanism.decide(logits)
+    columns = {
+        "correct": decision.label == labels,
+        "final": logits[-1].argmax(dim=-1) == labels,
+        "exit": decision.exit,
+        "depth": decision.depth,
+    }
+    return {"source": source, "target": target, **what} | {
+        name: "".join(str(int(value)) for value in column) for name, column in columns.items()
+    }
+
+
+EXPERIMENTS = {"transferability": transferability}
+
+
+def provenance(settings: dict, networks: list[str], seconds: float) -> dict:
+    """What a result stands on: settings, weights, data, code, packages, device and time."""
+    device = torch.device(settings["device"])
+    return {
+        "settings": settings,
+        "weights": {name: checkpoints.load_id(name).card["weights_sha256"] for name in networks},
+        "data": data.DIGESTS[networks[0].split("-")[0]]["test"],
+        "code": code_version(),
+        "packages": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads",
+        "seconds": round(seconds, 1),
+    }
+
+
+def write_records(rows: list[Record], about: dict, path: Path) -> None:
+    """The rows as CSV, and beside it, in JSON, what they stand on."""
+    with atomic(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(about, indent=1) + "\n")
+    with atomic(path) as temporary, open(temporary, "w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m dynlib.experiments", description="Measure one source and write its records.")
+    parser.add_argument("experiment", choices=EXPERIMENTS)
+    parser.add_argument("--source", required=True, help="network id such as cifar10-resnet56-dynn")
+    parser.add_argument("--targets", required=True, nargs="+", help="network ids")
+    parser.add_argument("--settings", required=True, type=json.loads, help="the other arguments, as JSON")
+    parser.add_argument("--out", required=True, type=Path, help="CSV file")
+    given = parser.parse_args(arguments)
+    start = time.perf_counter()
+    try:
+        rows = EXPERIMENTS[given.experiment](given.source, given.targets, **given.settings)
+        networks = sorted({given.source, *given.targets})
+        write_records(rows, provenance(given.settings, networks, time.perf_counter() - start), given.out)
+    except (ValueError, TypeError, OSError, data.DataError, checkpoints.CheckpointError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

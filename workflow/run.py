@@ -1,0 +1,119 @@
+"""Check a profile, run Snakemake on it, and say what was done. Called by run_all.sh."""
+
+import argparse
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import papermill
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from dynlib import claims, experiments
+from dynlib.checkpoints import network_id
+from dynlib.files import RESULTS, ROOT
+
+PROFILES = ROOT / "workflow" / "profiles"
+KEYS = {"networks", "recipe", "device", "transferability", "notebooks"}
+
+
+class ProfileError(ValueError):
+    """A profile that cannot be run; the message is one line."""
+
+
+def load_profile(name: str) -> dict[str, Any]:
+    """A profile's settings, every name, type and range checked before anything runs.
+
+    Raises:
+        ProfileError: naming the profile, the setting and what is wrong with it.
+    """
+    path = PROFILES / f"{name}.yaml"
+    try:
+        if not path.exists():
+            raise ProfileError(f"there is no {path.relative_to(ROOT)}")
+        profile = yaml.safe_load(path.read_text())
+        check_names(profile, KEYS, "settings")
+        for dataset, models in profile["networks"].items():
+            for model in models:
+                network_id(model, dataset, "sdnn")
+        check_experiment(profile["transferability"])
+        for notebook, parameters in profile["notebooks"].items():
+            check_parameters(ROOT / "notebooks" / f"{notebook}.ipynb", parameters)
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError) as error:
+        raise ProfileError(f"profile {name}: {error}") from None
+    return profile
+
+
+def check_names(given: dict, known: set[str], what: str) -> None:
+    wrong = sorted(set(given) ^ known)
+    if wrong:
+        raise ProfileError(", ".join(f"{'unknown' if key in given else 'missing'} {what} {key!r}" for key in wrong))
+
+
+def check_experiment(settings: dict[str, Any]) -> None:
+    """Against the signature of the experiment, then by making its attacks."""
+    signature = inspect.signature(experiments.transferability)
+    names = {name for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY} - {"device"}
+    check_names(settings, names, "setting of transferability")
+    hints = get_type_hints(experiments.transferability)
+    for key, value in settings.items():
+        try:
+            TypeAdapter(hints[key]).validate_python(value, strict=True)
+        except ValidationError:
+            raise ProfileError(f"transferability: {key} is {value!r}, not {hints[key]}") from None
+    if settings["n_images"] < 1:
+        raise ProfileError(f"transferability: n_images is {settings['n_images']}: need at least 1")
+    experiments.attack_grid(**{key: value for key, value in settings.items() if key != "n_images"})
+
+
+def check_parameters(path: Path, parameters: dict[str, Any]) -> None:
+    """Against the notebook's parameters cell: papermill itself only warns of an unknown name and never looks at types."""
+    if not path.exists():
+        raise ProfileError(f"there is no {path.relative_to(ROOT)}")
+    known = papermill.inspect_notebook(str(path))
+    for name, value in parameters.items():
+        if name not in known:
+            raise ProfileError(f"{path.name} has no parameter {name!r}: it has {', '.join(known)}")
+        default = ast.literal_eval(known[name]["default"])
+        if type(value) is not type(default):
+            raise ProfileError(f"{path.name}: {name} is {value!r}, not a {type(default).__name__}")
+
+
+def summary(profile: str) -> str:
+    """The table of steps and minutes, then the verdicts."""
+    lines = ["step                                          minutes"]
+    for path in sorted((RESULTS / profile / "timings").glob("*.tsv")):
+        seconds = float(path.read_text().splitlines()[1].split("\t")[0])
+        lines.append(f"{path.stem:<45}{seconds / 60:8.1f}")
+    for claim in claims.CLAIMS:
+        found = claims.finding(claim, profile)
+        lines.append(f"{claim}  {f'{found.verdict}: {found.seen} ({found.scale})' if found else 'not measured yet'}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m workflow.run", description=__doc__)
+    parser.add_argument("--profile", required=True)
+    parser.add_argument("--cores", required=True)
+    parser.add_argument("--dry-run", action="store_true")
+    given = parser.parse_args()
+    try:
+        load_profile(given.profile)
+    except ProfileError as error:
+        sys.exit(f"error: {error}")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--config", f"profile={given.profile}"]
+    command += ["--cores", given.cores, "--rerun-incomplete"]
+    # Every file is written to a temporary name first, so a lock left by a killed run has nothing to protect.
+    command += ["--nolock"]
+    command += ["--dry-run"] if given.dry_run else ["--quiet", "rules"]
+    code = subprocess.run(command, cwd=ROOT).returncode
+    if code == 0 and not given.dry_run:
+        print(summary(given.profile))
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
