@@ -5,16 +5,17 @@ cd "$(dirname "$0")"
 
 usage() {
   cat <<'TEXT'
-usage: ./run_all.sh [test] [--profile smoke|quick|paper] [--cores N] [--dry-run]
+usage: ./run_all.sh [setup|test] [--profile smoke|quick|paper] [--cores N] [--dry-run]
 
   ./run_all.sh              regenerate every figure and the claims table from the shipped weights
   ./run_all.sh test         pass the tests (unit tests, and nbval on the notebooks)
+  ./run_all.sh setup        set up the environment only
 
   --profile NAME            scale of the run, see workflow/profiles (default: quick)
   --cores N                 processor cores to use (default: all)
   --dry-run                 say what would be done, and why
 
-Both commands first make .venv, or use the active conda environment made from environment.yml. PYTHON names the interpreter
+All of them first make .venv, or use the active conda environment made from environment.yml. PYTHON names the interpreter
 to make .venv with (default: python3; 3.11 or newer).
 TEXT
 }
@@ -24,7 +25,7 @@ fail() { echo "error: $*" >&2; exit 2; }
 task=figures profile=quick cores=all dry=()
 while [ $# -gt 0 ]; do
   case "$1" in
-    test) task=test ;;
+    setup | test) task=$1 ;;
     --profile) profile="${2:?--profile needs a name}"; shift ;;
     --cores) cores="${2:?--cores needs a number}"; shift ;;
     --dry-run) dry=(--dry-run) ;;
@@ -55,7 +56,7 @@ if ! cmp -s requirements.lock "$environment/installed.lock"; then
   cp requirements.lock "$environment/installed.lock"
 fi
 
-if [ "$task" = test ]; then
-  exec python -m pytest
-fi
-exec python -m workflow.run --profile "$profile" --cores "$cores" ${dry[@]+"${dry[@]}"}
+case "$task" in
+  test) exec python -m pytest ;;
+  figures) exec python -m workflow.run --profile "$profile" --cores "$cores" ${dry[@]+"${dry[@]}"} ;;
+esac

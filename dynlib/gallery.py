@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dynlib import data
+from dynlib.checkpoints import KINDS
 from dynlib.exits import MultiExitNetwork
 from dynlib.mechanisms import ConfidenceExit, Mechanism
 
@@ -48,7 +49,7 @@ def exit_answers(
             exits = mechanism.decide(logits).exit
             confidence, predicted = logits.softmax(dim=-1).max(dim=-1)
             for k in range(net.n_exits):
-                name = f"exit {k + 1}" if net.n_exits > 1 else kind.upper()
+                name = f"exit {k + 1}" if net.n_exits > 1 else KINDS[kind].display
                 for i, label in enumerate(labels.tolist()):
                     answer = predicted[k, i].item()
                     rows.append((i, version, name, answer, confidence[k, i].item(), answer == label, exits[i].item() == k))

@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path)
     given = parser.parse_args()
     path = ROOT / "notebooks" / f"{given.name}.ipynb"
+    print(f"notebook {given.name}", flush=True)
     papermill.execute_notebook(
         str(path), str(given.out), parameters=given.parameters, cwd=str(path.parent), progress_bar=False, log_output=False
     )

@@ -108,7 +108,7 @@ def main() -> None:
     command += ["--cores", given.cores, "--rerun-incomplete"]
     # Every file is written to a temporary name first, so a lock left by a killed run has nothing to protect.
     command += ["--nolock"]
-    command += ["--dry-run"] if given.dry_run else ["--quiet", "rules"]
+    command += ["--dry-run"] if given.dry_run else ["--quiet", "all"]
     code = subprocess.run(command, cwd=ROOT).returncode
     if code == 0 and not given.dry_run:
         print(summary(given.profile))

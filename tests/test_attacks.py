@@ -1,0 +1,268 @@
+from dataclasses import dataclass
+
+import foolbox
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from dynlib.attacks import ATTACKS, FGSM, LOSSES, MIFGSM, PGD
+from dynlib.attacks.base import uniform_noise
+from dynlib.mechanisms import ConfidenceExit
+from tests.conftest import small_network
+
+EPS = 8 / 255
+
+
+def check_effect(attack, net, images, labels):
+    """A working attack turns most of the images that the network as deployed gets right, and says truly which."""
+    right = attack.mechanism.infer(net, images).label == labels
+    result = attack(net, images[right], labels[right])
+    answers = attack.mechanism.infer(net, result.adversarial).label
+    assert result.success.equal(answers != labels[right])
+    assert result.success.double().mean() > 0.6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Idle(PGD):
+    """Does nothing."""
+
+    def start(self, images):
+        return images.clone()
+
+    def step(self, adversarial, direction):
+        return adversarial
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("attack", ATTACKS.values())
+def test_attacks_work_on_a_dynamic_network(dynn, sample, attack, loss):
+    check_effect(attack(eps=EPS, loss=loss), dynn, sample[0][:24], sample[1][:24])
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values())
+def test_attacks_work_on_a_static_network(sdnn, sample, attack):
+    check_effect(attack(eps=EPS), sdnn, sample[0][:48], sample[1][:48])
+
+
+def test_an_idle_attack_fails_that_check(dynn, sample):
+    with pytest.raises(AssertionError):
+        check_effect(Idle(), dynn, sample[0][:16], sample[1][:16])
+
+
+@given(
+    name=st.sampled_from(list(ATTACKS)),
+    loss=st.sampled_from([*LOSSES, "exit=0", "exit=1"]),
+    eps=st.floats(1e-4, 1),
+    steps=st.integers(1, 4),
+    step_size=st.none() | st.floats(1e-4, 2),
+    early_stop=st.booleans(),
+    threshold=st.floats(0.05, 0.95),
+    batch=st.integers(1, 4),
+    seed=st.integers(-5, 5),
+)
+@settings(deadline=None, max_examples=60, derandomize=True)
+def test_ball_range_and_bookkeeping(name, loss, eps, steps, step_size, early_stop, threshold, batch, seed):
+    net, mechanism = small_network(3), ConfidenceExit(threshold)
+    generator = torch.Generator().manual_seed(batch)
+    images = torch.rand(batch, 3, 32, 32, generator=generator).mul(1.2).clamp(0, 1)  # some pixels at the border
+    labels = torch.randint(0, 10, (batch,), generator=generator)
+    iterative = {} if name == "fgsm" else {"steps": steps, "step_size": step_size}
+    attack = ATTACKS[name](eps=eps, loss=loss, early_stop=early_stop, mechanism=mechanism, seed=seed, **iterative)
+    result = attack(net, images, labels)
+    assert (result.adversarial - images).abs().max() <= eps + 1e-6
+    assert result.adversarial.min() >= 0
+    assert result.adversarial.max() <= 1
+    assert result.adversarial.dtype == torch.float32
+    runs = net.n_exits if loss == "max_average" else 1
+    assert (result.steps <= attack.steps * runs).all()
+    assert early_stop or (result.steps == attack.steps * runs).all()
+    assert (result.macs > 0).all()
+
+
+@pytest.mark.parametrize("eps_255", [1, 8])
+def test_fgsm_equals_foolbox(sdnn, sample, eps_255):
+    images, labels = sample
+    ours = FGSM(eps=eps_255 / 255)(sdnn, images[:64], labels[:64]).adversarial
+    model = foolbox.PyTorchModel(sdnn.as_static(), bounds=(0, 1), device="cpu")
+    _, theirs, _ = foolbox.attacks.LinfFastGradientAttack(random_start=False)(
+        model, images[:64], labels[:64], epsilons=eps_255 / 255
+    )
+    assert (ours - theirs).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("eps_255", "random_start"), [(1, False), (8, True)])
+def test_pgd_equals_foolbox(sdnn, sample, eps_255, random_start):
+    """At 1/255 the accuracy is somewhere in the middle, so it tells; with a random start the two draw different points."""
+    images, labels = sample
+    ours = PGD(eps=eps_255 / 255, steps=5, random_start=random_start)(sdnn, images, labels)
+    model = foolbox.PyTorchModel(sdnn.as_static(), bounds=(0, 1), device="cpu")
+    attack = foolbox.attacks.LinfPGD(steps=5, rel_stepsize=0.25, random_start=random_start)
+    _, _, fooled = attack(model, images, labels, epsilons=eps_255 / 255)
+    assert ours.success.double().mean().item() == pytest.approx(fooled.double().mean().item(), abs=0.005)
+
+
+def test_mifgsm_by_hand():
+    net, images, labels = small_network(1), torch.rand(3, 3, 32, 32), torch.tensor([1, 2, 3])
+    expected, momentum = images.clone(), torch.zeros_like(images)
+    for _ in range(4):
+        x = expected.clone().requires_grad_()
+        F.cross_entropy(net(x)[0], labels, reduction="sum").backward()
+        momentum = 0.5 * momentum + x.grad / x.grad.abs().mean(dim=(1, 2, 3), keepdim=True)
+        moved = expected + 0.01 * momentum.sign()
+        expected = torch.min(torch.max(moved, images - EPS), images + EPS).clamp(0, 1)
+    result = MIFGSM(eps=EPS, steps=4, step_size=0.01, decay=0.5)(net, images, labels)
+    torch.testing.assert_close(result.adversarial, expected, atol=1e-6, rtol=0)
+
+
+def test_random_start_depends_on_image_and_seed_alone(sample):
+    images = sample[0][:8]
+    together = uniform_noise(images, seed=0)
+    alone = torch.cat([uniform_noise(image[None], seed=0) for image in images.flip(0)]).flip(0)
+    assert together.equal(alone)
+    assert not together.equal(uniform_noise(images, seed=1))
+    assert together.abs().max() <= 1
+    assert together.abs().mean() == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("loss", ["average", "taken"])
+def test_batch_does_not_matter(dynn, sample, loss):
+    images, labels = sample[0][:6], sample[1][:6]
+    attack = PGD(loss=loss, steps=2)
+    together = attack(dynn, images, labels)
+    alone = [attack(dynn, x[None], y[None]) for x, y in zip(images, labels, strict=True)]
+    apart = torch.cat([result.adversarial for result in alone])
+    assert ((together.adversarial - apart).abs() < 1e-6).double().mean() > 0.999  # a sign may flip where a gradient is 0
+    assert together.macs.equal(torch.cat([result.macs for result in alone]))
+    assert attack(dynn, images, labels).adversarial.equal(together.adversarial)
+
+
+def test_network_and_inputs_are_left_as_they_were(sample):
+    net = small_network(3)
+    net.train()
+    net.exits.eval()
+    net.exits.requires_grad_(False)
+    parameter = next(net.parameters())
+    parameter.grad = torch.ones_like(parameter)
+    modes = [module.training for module in net.modules()]
+    images, labels = sample[0][:4].clone(), sample[1][:4]
+    with torch.no_grad():
+        PGD(steps=2)(net, images, labels)
+    assert [module.training for module in net.modules()] == modes
+    assert parameter.grad.equal(torch.ones_like(parameter))
+    assert not any(p.grad is not None for p in list(net.parameters())[1:])
+    assert not net.exits[0][-1].weight.requires_grad
+    assert images.equal(sample[0][:4])
+    assert not images.requires_grad
+
+
+def test_finished_images_leave_the_batch(dynn, sample):
+    images, labels = sample[0][:32], sample[1][:32]
+    patient, hasty = PGD(steps=6), PGD(steps=6, early_stop=True)
+    seen = []
+    hook = dynn.backbone.stem.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    result = hasty(dynn, images, labels)
+    hook.remove()
+    sizes = seen[:-1]  # the last pass checks the result
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < sizes[0]
+    assert result.success.sum() >= patient(dynn, images, labels).success.sum() - 1
+    assert result.macs.sum() == 2 * dynn.macs[-1] * sum(sizes)
+
+
+@pytest.mark.parametrize("loss", ["final", "average", "taken", "exit=2", "max_average"])
+def test_counted_macs_are_those_run(dynn, sample, loss):
+    images, labels = sample[0][:8], sample[1][:8]
+    attack = PGD(loss=loss, steps=2)
+    clean = attack.mechanism.infer(dynn, images) if loss == "taken" else None
+    with FlopCounterMode(display=False) as counter:
+        result = attack(dynn, images, labels)
+    checks = attack.mechanism.infer(dynn, result.adversarial).depth
+    looks = dynn.macs[checks].sum() + (dynn.macs[clean.depth].sum() if clean else 0)
+    run = counter.get_total_flops() / 2 - looks.item()
+    assert result.macs.sum().item() == pytest.approx(run, rel=0.01)
+
+
+def test_taken_runs_nothing_behind_the_exit_taken(dynn, sample):
+    images, labels = sample[0][:8], sample[1][:8]
+    mechanism = ConfidenceExit(0.11)  # a maximum of ten probabilities is hardly ever lower, so all leave at once
+    assert mechanism.infer(dynn, images).exit.max() == 0
+    deeper = []
+    hook = dynn.exits[1].register_forward_hook(lambda *_: deeper.append(1))
+    result = PGD(loss="taken", steps=2, mechanism=mechanism)(dynn, images, labels)
+    hook.remove()
+    assert not deeper
+    assert (result.macs == 2 * 2 * dynn.macs[0]).all()
+
+
+def test_losses_by_hand(sample):
+    net, images, labels = small_network(3), sample[0][:5], sample[1][:5]
+    logits = net(images)
+    each = torch.stack([F.cross_entropy(exit, labels, reduction="none") for exit in logits])
+    mechanism = ConfidenceExit(0.12)
+    torch.testing.assert_close(LOSSES["average"](logits, labels), each.mean(dim=0))
+    torch.testing.assert_close(LOSSES["final"](logits, labels), each[-1])
+    assert LOSSES["taken"].depth(net, mechanism, images).equal(mechanism.decide(logits).exit)
+    assert [loss.exit for loss in LOSSES["max_average"].candidates(net)] == [0, 1, 2]
+
+
+def test_max_average_keeps_the_best_single_exit(sample):
+    net, images, labels = small_network(3), sample[0][:6], sample[1][:6]
+
+    def mean_loss(result):
+        return LOSSES["average"](net(result.adversarial), labels)
+
+    best = mean_loss(PGD(loss="max_average")(net, images, labels))
+    singles = torch.stack([mean_loss(PGD(loss=f"exit={k}")(net, images, labels)) for k in range(3)])
+    torch.testing.assert_close(best, singles.max(dim=0).values)
+
+
+def test_settings_are_keyword_only_and_printed():
+    with pytest.raises(TypeError):
+        PGD(0.1)
+    assert "eps=0.1" in repr(PGD(eps=0.1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"eps": 0}, "eps"),
+        ({"eps": 1.1}, "eps"),
+        ({"eps": float("nan")}, "eps"),
+        ({"steps": 0}, "steps"),
+        ({"step_size": -1.0}, "step size"),
+        ({"loss": "exit=x"}, "unknown loss"),
+        ({"loss": "mean"}, "unknown loss"),
+    ],
+)
+def test_settings_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PGD(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x[0], y), "need float32"),
+        (lambda x, y: (x[:, :1], y), "need float32"),
+        (lambda x, y: (x.double(), y), "need float32"),
+        (lambda x, y: (x + 1, y), "outside"),
+        (lambda x, y: (x * float("nan"), y), "not numbers"),
+        (lambda x, y: (x, y[:1]), "labels are"),
+        (lambda x, y: (x, y.float()), "labels are"),
+        (lambda x, y: (x, y + 10), "labels are outside"),
+        (lambda x, y: (x, y - 10), "labels are outside"),
+        (lambda x, y: (x[:0], y[:0]), "empty"),
+    ],
+)
+def test_bad_input(sample, change, message):
+    images, labels = change(sample[0][:2], sample[1][:2])
+    with pytest.raises(ValueError, match=message):
+        FGSM()(small_network(), images, labels)
+
+
+def test_exit_out_of_range(sample):
+    with pytest.raises(ValueError, match="out of range"):
+        FGSM(loss="exit=7")(small_network(2), sample[0][:2], sample[1][:2])

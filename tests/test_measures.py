@@ -1,0 +1,174 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dynlib import claims, data, experiments, measures
+from dynlib.attacks import PGD
+from dynlib.claims import judge_c1
+from dynlib.measures import ResultsError, bootstrap_mean, direction_differences, mcnemar, transfer_rates, wilson
+from dynlib.mechanisms import ConfidenceExit
+
+SDNN, DYNN = "cifar10-resnet56-sdnn", "cifar10-resnet56-dynn"
+
+
+def bits(text):
+    return np.array([c == "1" for c in text])
+
+
+def records():
+    """Six images. SDNN is right on the first five when clean, DyNN on all but the first: four count."""
+    rows = []
+    for source in (SDNN, DYNN):
+        rows += [(source, SDNN, "none", "none", 0, bits("111110")), (source, DYNN, "none", "none", 0, bits("011111"))]
+    rows += [
+        (SDNN, DYNN, "pgd", "final", 8, bits("001110")),  # of images 2 to 5, image 2 is fooled
+        (DYNN, SDNN, "pgd", "average", 8, bits("100010")),  # images 2, 3 and 4
+    ]
+    return pd.DataFrame(rows, columns=["source", "target", "attack", "loss", "eps_255", "correct"])
+
+
+def test_rates_by_hand():
+    rates = transfer_rates(records()).set_index("kind")
+    assert rates.n.tolist() == [4, 4]
+    assert rates.rate.to_dict() == {"sdnn": 0.25, "dynn": 0.75}
+    assert (rates.low["dynn"], rates.high["dynn"]) == pytest.approx(wilson(3, 4))
+
+
+def test_differences_by_hand():
+    (row,) = direction_differences(records()).itertuples()
+    assert row.per_image.tolist() == [0, 1, 1, 0]
+    assert row.difference == 0.5
+    assert row.p == mcnemar(2, 0) == 0.5
+    assert (row.low, row.high) == bootstrap_mean(np.array([0, 1, 1, 0]))
+
+
+def test_pair_without_a_common_image_is_named():
+    table = records()
+    table.loc[(table.attack == "none") & (table.target == SDNN), "correct"] = pd.Series([bits("100000")] * 6)
+    with pytest.raises(ResultsError, match=f"{SDNN} and {DYNN}"):
+        transfer_rates(table)
+
+
+def test_wilson_by_the_formula():
+    p, n, z = 0.3, 50, 1.959964
+    centre, half = (p + z**2 / (2 * n)) / (1 + z**2 / n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    assert wilson(15, 50) == pytest.approx((centre - half, centre + half), abs=1e-5)
+    assert wilson(0, 10)[0] == 0
+    with pytest.raises(ValueError, match=r"n|trials"):
+        wilson(0, 0)
+
+
+def test_mcnemar_by_the_formula():
+    assert mcnemar(0, 0) == 1
+    assert mcnemar(5, 0) == pytest.approx(2 / 2**5)
+    assert mcnemar(8, 3) == mcnemar(3, 8) == pytest.approx(0.2266, abs=1e-4)
+
+
+def test_bootstrap_interval_covers_as_it_should():
+    """The interval of a mean is close to the normal one, and is the same on every run."""
+    values = np.random.default_rng(0).choice([-1, 0, 1], 500)
+    low, high = bootstrap_mean(values)
+    half = 1.96 * values.std() / np.sqrt(500)
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.01)
+    assert (low, high) == bootstrap_mean(values)
+
+
+def cells(*means, n=200):
+    rng = np.random.default_rng(1)
+    rows = [np.sign(mean) * (rng.random(n) < abs(mean)) for mean in means]
+    return pd.DataFrame({"difference": [row.mean() for row in rows], "n": n, "per_image": rows})
+
+
+@pytest.mark.parametrize(
+    ("means", "verdict"),
+    [
+        ((0.3,) * 6, "supported"),
+        ((0.3,) * 5 + (-0.2,), "supported"),
+        ((0.5,) * 4 + (-0.2,) * 2, "partly"),
+        ((0.3, -0.3) * 3, "not supported"),
+        ((0.0,) * 6, "not supported"),
+        ((-0.3,) * 5 + (0.2,), "contradicted"),
+        ((-0.3,) * 6, "contradicted"),
+        ((-0.5,) * 4 + (0.2,) * 2, "not supported"),
+        ((0.3,) * 5, "open"),
+        ((0.3,), "open"),
+    ],
+)
+def test_rule_of_c1(means, verdict):
+    finding = judge_c1(cells(*means))
+    assert finding.verdict == verdict
+    assert f"above 0 in {sum(mean > 0 for mean in means)} of {len(means)}" in finding.seen
+
+
+def test_readme_table_is_current():
+    text = claims.README.read_text()
+    assert claims.rendered(text) == text, "run `python -m dynlib.claims`"
+
+
+def test_stale_readme_is_noticed(monkeypatch, tmp_path):
+    text = claims.README.read_text()
+    monkeypatch.setattr(claims, "RESULTS", tmp_path)
+    claims.record("C1", claims.Finding("something else", "open", "none"), "quick")
+    assert "something else" in claims.rendered(text) != text
+    with pytest.raises(ValueError, match="lost the marks"):
+        claims.rendered("no table here")
+
+
+def test_committed_records_come_from_this_code_and_these_weights(sdnn, dynn):
+    """One cell of each direction, from raw logits: a fresh attack agrees with the records on nearly every image.
+
+    Not on all: another processor rounds otherwise, and a signed step turns a rounding error into a whole step.
+    """
+    stored = measures.read_records("quick")
+    settings = json.loads((measures.RESULTS / "quick" / "transferability" / f"{SDNN}.json").read_text())["settings"]
+    images, labels = data.load("cifar10", "test", settings["n_images"])
+    images = images[:64].float() / 255
+    for source, target, net, other, loss in ((SDNN, DYNN, sdnn, dynn, "final"), (DYNN, SDNN, dynn, sdnn, "average")):
+        adversarial = PGD(eps=8 / 255, loss=loss, steps=settings["steps"])(net, images, labels[:64]).adversarial
+        with torch.no_grad():
+            confidence, answer = other(adversarial).softmax(dim=-1).max(dim=-1)
+        right = []
+        for p, a, label in zip(confidence.T.tolist(), answer.T.tolist(), labels[:64].tolist(), strict=True):
+            k = next((k for k, value in enumerate(p) if value >= settings["threshold"]), p.index(max(p)))
+            right.append(a[k] == label)
+        match = stored[
+            (stored.source == source)
+            & (stored.target == target)
+            & (stored.attack == "pgd")
+            & (stored.loss == loss)
+            & (stored.eps_255 == 8)
+        ]
+        (record,) = match.itertuples()
+        assert (record.correct[:64] == right).mean() >= 0.95
+
+
+def test_records_of_other_weights_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(measures, "RESULTS", tmp_path)
+    with pytest.raises(ResultsError, match="holds no records"):
+        measures.read_records("quick")
+    row = {"source": SDNN, "target": SDNN, "attack": "none", "loss": "none", "eps_255": 0}
+    row |= dict.fromkeys(("correct", "final", "exit", "depth"), "01")
+    path = tmp_path / "quick" / "transferability" / f"{SDNN}.csv"
+    experiments.write_records([row], {"weights": {SDNN: "0"}}, path)
+    with pytest.raises(ResultsError, match=rf"{SDNN}\.csv was measured with other weights of {SDNN}"):
+        measures.read_records("quick")
+    path.write_text("nonsense")
+    with pytest.raises(ResultsError, match="damaged"):
+        measures.read_records("quick")
+
+
+def test_experiment_records_every_cell(dynn):
+    settings = {"attacks": ["fgsm"], "losses": ["final", "taken"], "eps_255": [4, 8], "steps": 1, "threshold": 0.9, "seed": 0}
+    rows = experiments.transferability(DYNN, [SDNN, DYNN], n_images=5, device="cpu", **settings)
+    assert len(rows) == 2 * (1 + 1 * 2 * 2)
+    assert all(len(row[name]) == 5 for row in rows for name in ("correct", "final", "exit", "depth"))
+    images, labels = data.load("cifar10", "test", 5)
+    decision = ConfidenceExit(0.9).infer(dynn, images.float() / 255)
+    clean = next(row for row in rows if row["attack"] == "none" and row["target"] == DYNN)
+    assert clean["correct"] == "".join(str(int(c)) for c in decision.label == labels)
+    assert clean["exit"] == "".join(str(e) for e in decision.exit.tolist())
+    with pytest.raises(ValueError, match="not all for the dataset"):
+        experiments.transferability(DYNN, ["cifar100-resnet56-sdnn"], n_images=5, device="cpu", **settings)

@@ -1,0 +1,164 @@
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from dynlib import checkpoints, data, training
+from dynlib.checkpoints import CheckpointError
+from dynlib.training import RECIPES, Training, TrainingError, augment, joint_loss, one_cycle, stepwise
+
+
+@pytest.fixture
+def workshop(monkeypatch, tmp_path):
+    """A folder for tiny trainings; images of the bundled sample play all splits, and precision does not hang on timings."""
+    sample = data.load("cifar10", "test", 400)
+    parts = {"train": slice(0, 256), "validation": slice(256, 320), "test": slice(320, 400)}
+
+    def load(dataset, split, n=None):
+        return data.Split(sample.images[parts[split]], sample.labels[parts[split]])
+
+    monkeypatch.setattr(training.data, "load", load)
+    monkeypatch.setattr(Training, "_bfloat16_is_faster", lambda self: False)
+    return tmp_path
+
+
+def train(folder, kind, seed=0):
+    return Training("mobilenet", "cifar10", kind, "tiny", seed, folder=folder).run()
+
+
+def test_every_kind_trains_and_ships(workshop):
+    path = train(workshop, "sdnn")
+    net = checkpoints.load("mobilenet", "cifar10", "sdnn", workshop)
+    assert net.n_exits == 1
+    assert net.card["weights_sha256"] == checkpoints.sha256(path)
+    log = (workshop / "training" / "cifar10-mobilenet-sdnn-tiny-0.csv").read_text().splitlines()
+    assert len(log) == 1 + RECIPES["tiny"][0].epochs
+
+    train(workshop, "ic_only")
+    heads = checkpoints.load("mobilenet", "cifar10", "ic_only", workshop)
+    for name, tensor in net.state_dict().items():  # weights and batch-norm statistics of the backbone
+        assert tensor.equal(heads.state_dict()[name]), name
+    torch.manual_seed(0)
+    untrained = checkpoints.new("mobilenet", "cifar10", "ic_only").exits.state_dict()
+    assert not any(t.half().equal(untrained[name].half()) for name, t in heads.exits.state_dict().items())
+
+    train(workshop, "dynn")
+    card = checkpoints.load("mobilenet", "cifar10", "dynn", workshop).card
+    assert len(card["test_accuracy"]) == len(card["validation_accuracy"]) == len(card["macs"]) == 6
+    assert set(card["thresholds"]) == {"most_confident", "final"}
+
+
+@pytest.mark.parametrize("kind", ["dynn", "ic_only"])
+def test_resumed_training_ends_with_the_same_weights(workshop, monkeypatch, kind):
+    whole, broken = workshop / "whole", workshop / "broken"
+    if kind == "ic_only":
+        for folder in (whole, broken):
+            train(folder, "sdnn")
+    expected = load_file(train(whole, kind))
+
+    epoch = Training._epoch
+
+    def dies_in_the_second(self, number):
+        if number == 1:
+            raise KeyboardInterrupt
+        return epoch(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_epoch", dies_in_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            train(broken, kind)
+    resumed = load_file(train(broken, kind))
+    assert expected.keys() == resumed.keys()
+    assert all(tensor.equal(resumed[name]) for name, tensor in expected.items())
+
+
+def test_seed_matters(workshop):
+    first, second = (load_file(train(workshop / str(seed), "sdnn", seed)) for seed in (0, 1))
+    assert not all(tensor.equal(second[name]) for name, tensor in first.items())
+
+
+def test_training_learns():
+    """Twenty-five steps on 64 images drive the joint loss to a fraction of what it was."""
+    images, labels = data.load("cifar10", "test", 64)
+    torch.manual_seed(0)
+    net = checkpoints.new("mobilenet", "cifar10", "dynn").train()
+    optimiser = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9)
+    losses = []
+    for _ in range(25):
+        loss = joint_loss(net(images.float() / 255), labels, 0.5)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 3
+
+
+def test_diverged_loss_names_epoch_and_rate(workshop, monkeypatch):
+    monkeypatch.setattr(training, "joint_loss", lambda logits, labels, progress: logits.sum() * math.nan)
+    with pytest.raises(TrainingError, match=r"diverged in epoch 1, at learning rate \d"):
+        train(workshop, "sdnn")
+    assert not list(workshop.rglob("*.safetensors"))
+
+
+def test_damaged_state_is_named(workshop):
+    train(workshop, "sdnn")
+    state = workshop / "training" / "cifar10-mobilenet-sdnn-tiny-0.safetensors"
+    state.write_bytes(state.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match=r"sdnn-tiny-0\.safetensors is damaged"):
+        train(workshop, "sdnn")
+
+
+def test_joint_loss_by_hand():
+    logits, labels = torch.randn(4, 5, 10), torch.randint(0, 10, (5,))
+    ce = [F.cross_entropy(exit, labels) for exit in logits]
+    halfway = ce[3] + 0.085 * ce[0] + 0.16 * ce[1] + 0.235 * ce[2]  # 0.01 + half of .15, .30, .45
+    torch.testing.assert_close(joint_loss(logits, labels, 0.5), halfway)
+    nearly = ce[3] + 0.15 * ce[0] + 0.30 * ce[1] + 0.45 * ce[2]
+    torch.testing.assert_close(joint_loss(logits, labels, 0.99), nearly)
+    torch.testing.assert_close(joint_loss(logits[-1:], labels, 0.5), ce[3])
+
+
+def test_augmentation_crops_and_flips():
+    images = torch.randint(1, 256, (64, 3, 32, 32), dtype=torch.uint8)
+    out = augment(images, torch.Generator().manual_seed(0))
+    padded = F.pad(images, (4, 4, 4, 4))
+    places = set()
+    for image, seen in zip(padded, out, strict=True):
+        found = [
+            (top, left, flip)
+            for top in range(9)
+            for left in range(9)
+            for flip in (False, True)
+            if seen.equal((crop := image[:, top : top + 32, left : left + 32]).flip(2) if flip else crop)
+        ]
+        assert len(found) == 1  # it is one of the 162 variants of its own image
+        places.add(found[0])
+    assert len(places) > 40
+    assert out.equal(augment(images, torch.Generator().manual_seed(0)))
+
+
+def test_schedules():
+    assert [stepwise(p) for p in (0, 0.34, 0.35, 0.6, 0.85)] == pytest.approx([1, 1, 0.1, 0.01, 0.001])
+    assert [one_cycle(p) for p in (0, 0.125, 0.25, 1)] == pytest.approx([0, 0.5, 1, 0])
+
+
+def test_unknown_recipe():
+    with pytest.raises(ValueError, match="unknown recipe"):
+        Training("vgg16", "cifar10", "dynn", "long", 0)
+
+
+def test_exits_only_needs_the_static_network(workshop):
+    with pytest.raises(CheckpointError, match=r"cifar10-mobilenet-sdnn\.safetensors is missing"):
+        train(workshop, "ic_only")
+
+
+def test_other_recipe_is_refused(workshop, monkeypatch):
+    train(workshop, "sdnn")
+    state = workshop / "training" / "cifar10-mobilenet-sdnn-tiny-0.safetensors"
+    about = {"recipe": {"epochs": 1}, "bfloat16": False, "history": []}
+    training.save_file(load_file(state), state, {"about": json.dumps(about)})
+    with pytest.raises(CheckpointError, match="another recipe"):
+        train(workshop, "sdnn")

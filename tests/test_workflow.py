@@ -1,0 +1,188 @@
+"""The whole house: profiles are checked, a killed run goes on, a stale number is caught."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from dynlib.files import ROOT
+from workflow import run
+from workflow.run import ProfileError, load_profile
+
+NOTEBOOK = ROOT / "notebooks" / "01_transferability.ipynb"
+TINY = {"n_images": 12, "steps": 2, "attacks": ["pgd"], "losses": ["final", "average"]}
+
+
+@pytest.mark.parametrize("name", ["smoke", "quick", "paper"])
+def test_shipped_profiles_are_sound(name):
+    assert load_profile(name)["notebooks"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"color": "red"}, "unknown settings 'color'"),
+        ({"device": None}, "missing settings 'device'"),
+        ({"networks": {"cifar10": ["resnet50"]}}, "unknown model 'resnet50'"),
+        ({"transferability": {"n_image": 5}}, "unknown setting of transferability 'n_image'"),
+        ({"transferability": {"n_images": "5"}}, "n_images is '5'"),
+        ({"transferability": {"n_images": True}}, "n_images is True"),
+        ({"transferability": {"n_images": 0}}, "need at least 1"),
+        ({"transferability": {"eps_255": [0]}}, "eps 0.0 is outside"),
+        ({"transferability": {"eps_255": 8}}, "eps_255 is 8"),
+        ({"transferability": {"losses": ["mean"]}}, "unknown loss 'mean'"),
+        ({"transferability": {"attacks": ["cw"]}}, "unknown attack 'cw'"),
+        ({"transferability": {"threshold": 1.5}}, "threshold 1.5 is outside"),
+        ({"notebooks": {"01_transferability": {"main_eps": 8}}}, "no parameter 'main_eps'"),
+        ({"notebooks": {"01_transferability": {"main_eps_255": "8"}}}, "main_eps_255 is '8', not a int"),
+        ({"notebooks": {"09_nothing": {}}}, "there is no notebooks/09_nothing.ipynb"),
+    ],
+)
+def test_bad_profiles_are_refused(monkeypatch, tmp_path, change, message):
+    profile = yaml.safe_load((run.PROFILES / "quick.yaml").read_text())
+    for key, value in change.items():
+        profile[key] = {**profile[key], **value} if key == "transferability" else value
+    (tmp_path / "changed.yaml").write_text(yaml.safe_dump({k: v for k, v in profile.items() if v is not None or k == "recipe"}))
+    monkeypatch.setattr(run, "PROFILES", tmp_path)
+    with pytest.raises(ProfileError, match=f"profile changed: .*{message}"):
+        load_profile("changed")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--profile", "huge"], "unknown profile huge: choose one of paper quick smoke"),
+        (["--cores", "0"], "need a positive number"),
+        (["--fast"], "unknown argument --fast"),
+    ],
+)
+def test_bad_arguments_of_run_all(arguments, message):
+    done = subprocess.run(["./run_all.sh", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"error: {message}" or message in done.stderr.splitlines()[-1]
+
+
+def test_help():
+    done = subprocess.run(["./run_all.sh", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert all(word in done.stdout for word in ("test", "--profile", "--cores", "--dry-run"))
+
+
+def nbval(path):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env", str(path)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_stale_number_fails(tmp_path):
+    """A copy of the notebook in which one digit of one checked cell's output is another."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    checked = [cell for cell in notebook.cells if "nbval-check-output" in cell.metadata.get("tags", [])]
+    assert len(checked) >= 3
+    output = checked[-1].outputs[0]
+    digit = next(character for character in output.text if character in "123456789")
+    output.text = output.text.replace(digit, str(int(digit) % 9 + 1), 1)
+    nbformat.write(notebook, tmp_path / "stale.ipynb")
+    done = nbval(tmp_path / "stale.ipynb")
+    assert done.returncode == 1, done.stdout
+    assert "1 failed" in done.stdout
+
+
+def test_notebooks_are_committed_with_outputs():
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), path
+        assert not any(output.output_type == "error" for cell in cells for output in cell.outputs)
+
+
+@pytest.fixture
+def house(tmp_path):
+    """Makes copies of the project with a tiny profile, without its results."""
+
+    def build(name: str) -> Path:
+        copy = tmp_path / name
+        for part in ("dynlib", "workflow", "notebooks", "checkpoints"):
+            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "training"))
+        path = copy / "workflow" / "profiles" / "smoke.yaml"
+        profile = yaml.safe_load(path.read_text())
+        profile["transferability"].update(TINY)
+        path.write_text(yaml.safe_dump(profile))
+        return copy
+
+    return build
+
+
+def start(house: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "workflow.run", "--profile", "smoke", "--cores", "2"]
+    # Notebooks run in their own folder, so the copy's library must be found first.
+    environment = os.environ | {"PYTHONPATH": str(house)}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=house, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+
+def produced(house: Path) -> dict[str, bytes]:
+    files = [*house.glob("figures/smoke/*"), *house.glob("results/smoke/*/*.csv"), *house.glob("results/smoke/claims/*")]
+    return {str(path.relative_to(house)): path.read_bytes() for path in files}
+
+
+def test_killed_run_goes_on_to_the_same_end(house):
+    whole, killed = house("whole"), house("killed")
+    first = start(whole)
+    out, err = first.communicate()
+    assert first.returncode == 0, err
+    assert "notebook-01_transferability" in out
+    assert "C1  open" in out
+
+    second = start(killed)
+    done = killed / "results" / "smoke" / "transferability"
+    while not list(done.glob("*.csv")):
+        assert second.poll() is None
+        time.sleep(0.1)
+    time.sleep(1)  # it is in the middle of the next step now
+    os.killpg(second.pid, signal.SIGKILL)
+    second.communicate()
+    kept = {path: path.stat().st_mtime for path in done.glob("*.csv")}
+    third = start(killed)
+    _, err = third.communicate()
+    assert third.returncode == 0, err
+    assert all(path.stat().st_mtime == date for path, date in kept.items())
+
+    expected = produced(whole)
+    assert produced(killed) == expected
+    assert len([name for name in expected if name.endswith((".pdf", ".png"))]) == 8
+
+    begin = time.monotonic()
+    again = start(whole)
+    again.communicate()
+    assert again.returncode == 0
+    assert time.monotonic() - begin < 15
+    assert produced(whole) == expected
+
+    (whole / "results" / "smoke" / "transferability" / "cifar10-resnet56-sdnn.csv").unlink()
+    other = whole / "results" / "smoke" / "transferability" / "cifar10-resnet56-dynn.csv"
+    date = other.stat().st_mtime
+    last = start(whole)
+    last.communicate()
+    assert last.returncode == 0
+    assert other.stat().st_mtime == date
+    assert produced(whole) == expected
+
+
+def test_failure_keeps_the_old_results_and_says_why(house):
+    broken = house("broken")
+    old = broken / "results" / "smoke" / "transferability" / "cifar10-resnet56-dynn.csv"
+    old.parent.mkdir(parents=True)
+    old.write_text("the old results\n")
+    weights = broken / "checkpoints" / "cifar10-resnet56-dynn.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    run = start(broken)
+    out, err = run.communicate()
+    assert run.returncode != 0
+    assert "cifar10-resnet56-dynn.safetensors is damaged" in out + err
+    assert old.read_text() == "the old results\n"
