@@ -6,12 +6,10 @@ result = dynlib.attacks.PGD(loss="taken")(net, test.inputs, test.labels)
 dynlib.ConfidenceExit(0.9).infer(net, result.adversarial).label
 """
 
-from importlib.metadata import version
-
 from dynlib import attacks, data
 from dynlib.checkpoints import load
 from dynlib.exits import MultiExitNetwork, build
 from dynlib.mechanisms import ConfidenceExit, Deployed, Mechanism
 
-__version__ = version("dynlib")
+__version__ = "0.1.0"
 __all__ = ["ConfidenceExit", "Deployed", "Mechanism", "MultiExitNetwork", "attacks", "build", "data", "load"]

@@ -47,19 +47,29 @@ def one_cycle(progress: float) -> float:
     return progress / 0.25 if progress < 0.25 else (1 + math.cos(math.pi * (progress - 0.25) / 0.75)) / 2
 
 
+def one_cycle_and_restart(progress: float) -> float:
+    """One cycle over the first three quarters, then a restart at a third of the peak and a second cosine to zero."""
+    return one_cycle(progress / 0.75) if progress < 0.75 else (1 + math.cos(math.pi * (progress - 0.75) / 0.25)) / 6
+
+
 def constant(progress: float) -> float:
     return 1.0
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. ``schedule`` maps progress in [0, 1) to a factor of the learning rate; ``clip`` bounds the gradient's norm."""
+    """How to train.
+
+    ``schedule`` maps progress in [0, 1) to a factor of the learning rate, ``ramp`` is the share of the training over which the
+    weights of the joint loss grow, ``clip`` bounds the gradient's norm.
+    """
 
     epochs: int
     learning_rate: float
     schedule: Callable[[float], float]
     optimiser: str = "sgd"
     batch: int = 128
+    ramp: float = 1.0
     clip: float = math.inf
     images: int | None = None
 
@@ -70,15 +80,15 @@ class Recipe:
 # One recipe for training a backbone, with or without its exits, and one for exits on a frozen backbone (kind "ic_only").
 RECIPES = {
     "full": (Recipe(100, 0.1, stepwise), Recipe(25, 1e-3, constant, "adam")),
-    "short": (Recipe(12, 0.1, one_cycle, clip=5.0), Recipe(5, 1e-3, constant, "adam")),
-    "tiny": (Recipe(3, 0.05, one_cycle, clip=5.0, batch=64, images=256), Recipe(3, 1e-3, constant, "adam", 64, images=256)),
+    "short": (Recipe(16, 0.1, one_cycle_and_restart, ramp=0.75, clip=5.0), Recipe(5, 1e-3, constant, "adam")),
+    "tiny": (Recipe(3, 0.05, one_cycle, clip=5.0, batch=64, images=256), Recipe(3, 1e-3, constant, "adam", batch=64, images=256)),
 }
 
 
 def joint_loss(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
-    """Cross-entropy of the final exit plus each early exit's, weighted by a coefficient that grows with ``progress`` in [0, 1).
+    """Cross-entropy of the final exit plus each early exit's, weighted by a coefficient that grows with ``progress``.
 
-    Exit i's coefficient ends at 0.15, 0.30, 0.45 ... With one exit this is the plain loss of a static network.
+    From ``progress`` 1 on, the exits' coefficients are 0.15, 0.30, 0.45 ... With one exit this is a static network's plain loss.
     """
     final = F.cross_entropy(logits[-1], labels)
     ends = [0.15 * (i + 1) for i in range(len(logits) - 1)]
@@ -170,7 +180,9 @@ class Training:
                 group["lr"] = rate
             chosen = chosen.to(self.device)
             images = augment(self.images[chosen], generator)
-            total += len(chosen) * self._step(self.net, self.optimiser, images, self.labels[chosen], epoch / recipe.epochs)
+            total += len(chosen) * self._step(
+                self.net, self.optimiser, images, self.labels[chosen], epoch / recipe.epochs / recipe.ramp
+            )
             if sys.stderr.isatty():
                 print(f"\r{self.id} epoch {epoch + 1}/{recipe.epochs} step {step + 1}/{steps}", end="\r", file=sys.stderr)
         if not torch.isfinite(total):

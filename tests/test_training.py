@@ -1,5 +1,6 @@
 import json
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -127,13 +128,10 @@ def test_augmentation_crops_and_flips():
     padded = F.pad(images, (4, 4, 4, 4))
     places = set()
     for image, seen in zip(padded, out, strict=True):
-        found = [
-            (top, left, flip)
-            for top in range(9)
-            for left in range(9)
-            for flip in (False, True)
-            if seen.equal((crop := image[:, top : top + 32, left : left + 32]).flip(2) if flip else crop)
-        ]
+        found = []
+        for top, left in product(range(9), repeat=2):
+            crop = image[:, top : top + 32, left : left + 32]
+            found += [(top, left, flip) for flip in (False, True) if seen.equal(crop.flip(2) if flip else crop)]
         assert len(found) == 1  # it is one of the 162 variants of its own image
         places.add(found[0])
     assert len(places) > 40
