@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -15,14 +15,20 @@ FIGURES = ROOT / "figures"
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its name once the block has ended without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # keeps the suffix, which some writers look at
+    """A temporary path that becomes ``path`` once the block has ended without an error.
+
+    It lies in a folder of its own, where a killed run's leftovers are in nobody's way.
+    """
+    folder = path.parent / ".partial"
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{os.getpid()}-{path.name}"  # keeps the suffix, which some writers look at
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # another process may be writing there
+            folder.rmdir()
 
 
 def sha256(path: Path) -> str:

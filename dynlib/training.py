@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -77,11 +77,17 @@ class Recipe:
         return {**asdict(self), "schedule": self.schedule.__name__, "clip": self.clip if self.clip < math.inf else None}
 
 
-# One recipe for training a backbone, with or without its exits, and one for exits on a frozen backbone (kind "ic_only").
+_FULL, _HEADS = Recipe(100, 0.1, stepwise), Recipe(25, 1e-3, constant, "adam")
+_TINY = Recipe(3, 0.05, one_cycle, clip=5.0, batch=64, images=256)
+# By name and kind of network. The joint loss converges more slowly, so the short recipe gives it a second, shorter cycle.
 RECIPES = {
-    "full": (Recipe(100, 0.1, stepwise), Recipe(25, 1e-3, constant, "adam")),
-    "short": (Recipe(16, 0.1, one_cycle_and_restart, ramp=0.75, clip=5.0), Recipe(5, 1e-3, constant, "adam")),
-    "tiny": (Recipe(3, 0.05, one_cycle, clip=5.0, batch=64, images=256), Recipe(3, 1e-3, constant, "adam", batch=64, images=256)),
+    "full": {"sdnn": _FULL, "dynn": _FULL, "ic_only": _HEADS},
+    "short": {
+        "sdnn": Recipe(12, 0.1, one_cycle, clip=5.0),
+        "dynn": Recipe(16, 0.1, one_cycle_and_restart, ramp=0.75, clip=5.0),
+        "ic_only": replace(_HEADS, epochs=5),
+    },
+    "tiny": {"sdnn": _TINY, "dynn": _TINY, "ic_only": replace(_HEADS, epochs=3, batch=64, images=256)},
 }
 
 
@@ -141,7 +147,7 @@ class Training:
         self.id = checkpoints.network_id(model, dataset, kind)
         self.dataset, self.kind, self.recipe_name, self.seed, self.device, self.folder = dataset, kind, recipe, seed, device, folder
         self.frozen = kind == "ic_only"
-        self.recipe = RECIPES[recipe][self.frozen]
+        self.recipe = RECIPES[recipe][kind]
         self.loss = exits_loss if self.frozen else joint_loss
         self.images, self.labels = (t.to(device) for t in data.load(dataset, "train", self.recipe.images))
         torch.manual_seed(seed)

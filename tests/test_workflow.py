@@ -140,14 +140,15 @@ def test_killed_run_goes_on_to_the_same_end(house):
     assert "C1  open" in out
 
     second = start(killed)
-    done = killed / "results" / "smoke" / "transferability"
-    while not list(done.glob("*.csv")):
+    done = killed / "results" / "smoke"
+    while not list(done.glob("timings/*.done")):
         assert second.poll() is None
         time.sleep(0.1)
-    time.sleep(1)  # it is in the middle of the next step now
+    time.sleep(2)  # it is in the middle of the next step now
     os.killpg(second.pid, signal.SIGKILL)
     second.communicate()
-    kept = {path: path.stat().st_mtime for path in done.glob("*.csv")}
+    assert len(list(done.glob("timings/*.done"))) == 1
+    kept = {path: path.stat().st_mtime for path in done.glob("transferability/*.csv")}
     third = start(killed)
     _, err = third.communicate()
     assert third.returncode == 0, err
@@ -184,5 +185,5 @@ def test_failure_keeps_the_old_results_and_says_why(house):
     run = start(broken)
     out, err = run.communicate()
     assert run.returncode != 0
-    assert "cifar10-resnet56-dynn.safetensors is damaged" in out + err
+    assert "cifar10-resnet56-dynn.safetensors is damaged" in out + err, err
     assert old.read_text() == "the old results\n"

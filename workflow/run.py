@@ -3,6 +3,7 @@
 import argparse
 import ast
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -109,10 +110,14 @@ def main() -> None:
     # Every file is written to a temporary name first, so a lock left by a killed run has nothing to protect.
     command += ["--nolock"]
     command += ["--dry-run"] if given.dry_run else ["--quiet", "all"]
-    code = subprocess.run(command, cwd=ROOT).returncode
-    if code == 0 and not given.dry_run:
+    # The steps call plain `python`: let it be this one.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    code = subprocess.run(command, cwd=ROOT, env=os.environ | {"PATH": path}).returncode
+    if code:
+        logs = sorted((ROOT / ".snakemake" / "log").glob("*.log"))
+        sys.exit(f"error: the run stopped; {logs[-1] if logs else 'Snakemake'} tells more")
+    if not given.dry_run:
         print(summary(given.profile))
-    sys.exit(code)
 
 
 if __name__ == "__main__":
