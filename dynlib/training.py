@@ -78,15 +78,12 @@ class Recipe:
 
 
 _FULL, _HEADS = Recipe(100, 0.1, stepwise), Recipe(25, 1e-3, constant, "adam")
+_SHORT = Recipe(16, 0.1, one_cycle_and_restart, ramp=0.75, clip=5.0)
 _TINY = Recipe(3, 0.05, one_cycle, clip=5.0, batch=64, images=256)
-# By name and kind of network. The joint loss converges more slowly, so the short recipe gives it a second, shorter cycle.
+# By name and kind of network.
 RECIPES = {
     "full": {"sdnn": _FULL, "dynn": _FULL, "ic_only": _HEADS},
-    "short": {
-        "sdnn": Recipe(12, 0.1, one_cycle, clip=5.0),
-        "dynn": Recipe(16, 0.1, one_cycle_and_restart, ramp=0.75, clip=5.0),
-        "ic_only": replace(_HEADS, epochs=5),
-    },
+    "short": {"sdnn": _SHORT, "dynn": _SHORT, "ic_only": replace(_HEADS, epochs=5)},
     "tiny": {"sdnn": _TINY, "dynn": _TINY, "ic_only": replace(_HEADS, epochs=3, batch=64, images=256)},
 }
 
