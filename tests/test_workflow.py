@@ -1,6 +1,7 @@
 """The whole house: profiles are checked, a killed run goes on, a stale number is caught."""
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -126,6 +127,12 @@ def start(house: Path) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=house, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
 
+def processor_seconds() -> float:
+    """Of the processes started here: unlike time on the clock, it hardly depends on what else the machine is doing."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def produced(house: Path) -> dict[str, bytes]:
     files = [*house.glob("figures/smoke/*"), *house.glob("results/smoke/*/*.csv"), *house.glob("results/smoke/claims/*")]
     return {str(path.relative_to(house)): path.read_bytes() for path in files}
@@ -158,11 +165,11 @@ def test_killed_run_goes_on_to_the_same_end(house):
     assert produced(killed) == expected
     assert len([name for name in expected if name.endswith((".pdf", ".png"))]) == 8
 
-    begin = time.monotonic()
+    before = processor_seconds()
     again = start(whole)
     again.communicate()
     assert again.returncode == 0
-    assert time.monotonic() - begin < 15
+    assert processor_seconds() - before < 15
     assert produced(whole) == expected
 
     (whole / "results" / "smoke" / "transferability" / "cifar10-resnet56-sdnn.csv").unlink()
