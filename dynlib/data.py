@@ -178,7 +178,7 @@ def _read_prepared(folder: Path, dataset: str, part: str) -> Arrays:
     if not path.exists():
         raise DataError(f"{path} is missing: run `python -m dynlib.data {dataset}`")
     try:
-        with np.load(path) as arrays:
+        with open(path, "rb") as file, np.load(file) as arrays:
             images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
         return verified(dataset, part, images, labels)
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, DataError) as error:
