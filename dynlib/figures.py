@@ -85,7 +85,7 @@ def rate_panels(table: pd.DataFrame, labels: dict[str, str], ylabel: str) -> Fig
         ylabel: what the rate is of.
     """
     cells, attacks = list(table.groupby(["dataset", "model"])), [name for name in ATTACKS if name in set(table.attack)]
-    size = (PAGE, 1.9 * len(cells) + 0.3)
+    size = (PAGE, 1.9 * len(cells) + 0.5)
     fig, axes = plt.subplots(len(cells), len(attacks), figsize=size, sharex=True, sharey=True, squeeze=False)
     for row, ((dataset, model), cell) in zip(axes, cells, strict=True):
         for panel, attack in zip(row, attacks, strict=True):
@@ -99,7 +99,7 @@ def rate_panels(table: pd.DataFrame, labels: dict[str, str], ylabel: str) -> Fig
         row[0].set_ylabel(ylabel)
     for panel in axes[-1]:
         panel.set_xlabel("radius (255ths)")
-    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5, columnspacing=1)
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, columnspacing=1)
     return fig
 
 
