@@ -1,5 +1,6 @@
 """Shipped networks: weights as safetensors and one card each, a JSON file that says how they came to be and what they do."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -7,6 +8,7 @@ from typing import NamedTuple
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from dynlib.data import DIGESTS
 from dynlib.exits import MultiExitNetwork, build
@@ -22,8 +24,13 @@ class Kind(NamedTuple):
     marker: str
 
 
-# sdnn: the static network. dynn: backbone and exits trained jointly. ic_only: exits trained on the frozen backbone of the sdnn.
+# sdnn: the static network. dynn: backbone and exits trained jointly. ic_only: exits trained on the frozen backbone of the sdnn,
+# stored without it.
 KINDS = {"sdnn": Kind("SDNN", "black", "o"), "dynn": Kind("DyNN", "C0", "s"), "ic_only": Kind("DyNN, exits only", "C1", "^")}
+
+LARGE = 2_000_000  # parameters beyond which weights are stored in 8 bits
+SCALE = ".scale"
+CHEAPEST = "at most 1 point lost"  # goal of a threshold, against the final exit
 
 
 class CheckpointError(RuntimeError):
@@ -59,8 +66,14 @@ def load(model: str, dataset: str, kind: str, folder: Path = CHECKPOINTS) -> Mul
     card = read_card(path)
     if sha256(path) != card["weights_sha256"]:
         raise CheckpointError(f"{path} is damaged: its digest is not the one on its card")
+    state = read_weights(path)
+    if kind == "ic_only":
+        static = load(model, dataset, "sdnn", folder)
+        if card["backbone_sha256"] != static.card["weights_sha256"]:
+            raise CheckpointError(f"{path} was trained on another backbone than {static.card['network']}: train it again")
+        state |= {f"backbone.{name}": tensor for name, tensor in static.backbone.state_dict().items()}
     net = new(model, dataset, kind)
-    net.load_state_dict(read_weights(path))
+    net.load_state_dict(state)
     net.card = card
     return net.eval()
 
@@ -81,22 +94,76 @@ def read_card(path: Path) -> dict:
         raise CheckpointError(f"{path} {missing}: train it with `python -m dynlib.training --help`") from None
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """A network's state in float32."""
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """What ``write_weights`` wrote, in float32."""
     try:
-        return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in load_file(path).items()}
+        stored = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} is missing or damaged: {error}") from None
+    scales = {name.removesuffix(SCALE): stored.pop(name) for name in list(stored) if name.endswith(SCALE)}
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
+    return state | {name: state[name].float() * scale for name, scale in scales.items()}
 
 
-def write_weights(net: MultiExitNetwork, path: Path) -> None:
-    """Weight matrices and kernels in half precision; the few vectors, batch-norm statistics among them, in full."""
-    state = {name: t.half() if t.dim() > 1 else t for name, t in net.state_dict().items()}
+def write_weights(state: dict[str, Tensor], path: Path) -> None:
+    """A network's state, made small: weight matrices and kernels in half precision or, in large networks, in 8 bits.
+
+    Those have one scale for each output channel. The few vectors, batch-norm statistics among them, stay as they are.
+    """
+    large, stored = sum(tensor.numel() for tensor in state.values()) > LARGE, {}
+    for name, tensor in state.items():
+        if tensor.dim() < 2:
+            stored[name] = tensor
+        elif large:
+            scale = tensor.flatten(1).abs().amax(dim=1).clamp_min(1e-12).view(-1, *[1] * (tensor.dim() - 1)) / 127
+            stored |= {name: (tensor / scale).round().to(torch.int8), name + SCALE: scale}
+        else:
+            stored[name] = tensor.half()
     with atomic(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
+        save_file({name: tensor.contiguous() for name, tensor in stored.items()}, temporary)
 
 
 def write_card(path: Path, card: dict) -> None:
     """The card of a weights file that has been written, its digest added."""
     with atomic(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps({**card, "weights_sha256": sha256(path)}, indent=1) + "\n")
+
+
+def table(folder: Path = CHECKPOINTS) -> str:
+    """All cards as one page of Markdown."""
+    lines = [
+        "# The shipped networks",
+        "",
+        "Rendered from the cards beside it by `python -m dynlib.checkpoints`; do not edit. Accuracies in percent on the whole test",
+        f"set. The threshold is the lowest one on validation images at which there is {CHEAPEST} against the final exit, the most",
+        "confident exit answering where none is confident. Calibration is the expected calibration error in percent.",
+        "",
+        "| network | recipe | accuracy at each exit | calibration at each exit | threshold: accuracy, MACs | MB | minutes, on |",
+        "| --- | --- | --- | --- | --- | ---: | --- |",
+    ]
+    for path in sorted(folder.glob("*.safetensors")):
+        card = read_card(path)
+        point = card["operating_points"].get("most_confident", {}).get(CHEAPEST)
+        cells = (
+            f"[{card['network']}]({card['network']}.json)",
+            f"{card['recipe']}, {card['settings']['epochs']} epochs",
+            " ".join(f"{accuracy:.1f}" for accuracy in card["test_accuracy"]),
+            " ".join(f"{error:.1f}" for error in card["calibration_error"]),
+            f"{point['threshold']}: {point['accuracy']:.1f}, {point['macs']:.0f} %" if point else "",
+            f"{path.stat().st_size / 1e6:.1f}",
+            f"{card['minutes']:.0f}, {card['hardware']}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m dynlib.checkpoints", description="Render the cards into one table.").parse_args()
+    path = CHECKPOINTS / "README.md"
+    with atomic(path) as temporary:
+        temporary.write_text(table())
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

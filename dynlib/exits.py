@@ -147,7 +147,7 @@ class MultiExitNetwork(nn.Module):
 class _SingleExit(nn.Module):
     def __init__(self, net: MultiExitNetwork, exit: int):
         super().__init__()
-        self.net, self.exit = net, exit
+        self.net, self.exit, self.training = net, exit, net.training
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images, self.exit)[-1]

@@ -1,4 +1,4 @@
-"""The measurements: one function a research question, arguments in, per-image records out. Also a command, for the workflow.
+"""The measurements: a function each, arguments in, per-image records or tensors out. Also a command, for the workflow.
 
 Records are rows with one character per image, so they stay small and can be read by eye: ``correct`` 1 where the network as
 deployed answers rightly, ``final`` 1 where its final exit does, ``exit`` the exit that answers, ``depth`` the deepest one run.
@@ -10,15 +10,18 @@ import json
 import platform
 import sys
 import time
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
 import numpy
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from dynlib import checkpoints, data
 from dynlib.attacks import ATTACKS, Attack, Iterative
+from dynlib.behaviour import all_logits
 from dynlib.exits import MultiExitNetwork
 from dynlib.files import atomic, code_version
 from dynlib.mechanisms import ConfidenceExit, Mechanism
@@ -110,7 +113,69 @@ def observe(
     }
 
 
-EXPERIMENTS = {"transferability": transferability}
+@torch.no_grad()
+def outputs(network: str, targets: list[str], *, n_images: int, device: str) -> dict[str, Tensor]:
+    """What every exit of a network says of the first test images.
+
+    Args:
+        network: network id.
+        targets: none; there is nothing to compare with.
+        n_images: the first n test images.
+        device: a torch device.
+    Returns:
+        ``logits`` ``[exits, n, classes]`` in half precision, and the images' ``labels`` ``[n]``.
+    Raises:
+        ValueError, DataError, CheckpointError: as above.
+    """
+    net = checkpoints.load_id(network).to(device)
+    split = data.load(net.dataset, "test", n_images)
+    return {"logits": all_logits(net, split.images).half(), "labels": split.labels}
+
+
+@torch.no_grad()
+def timing(
+    network: str, targets: list[str], *, n_images: int, batches: list[int], rounds: int, threshold: float, device: str
+) -> list[Record]:
+    """Time and MACs of dynamic inference, beside a run through a static network: they take turns on the same images.
+
+    Args:
+        network: id of the dynamic network.
+        targets: ids of static networks.
+        n_images: the first n test images.
+        batches: batch sizes.
+        rounds: how often each is measured, after one round that is not.
+        threshold: of the confidence exits, in (0, 1).
+        device: a torch device.
+    Returns:
+        A row for each batch size, round and static network: milliseconds an image, and the ratio of the MACs.
+    Raises:
+        ValueError, DataError, CheckpointError: as above.
+    """
+    net, mechanism = checkpoints.load_id(network).to(device), ConfidenceExit(threshold)
+    images, rows = data.load(net.dataset, "test", n_images).inputs.to(device), []
+
+    def milliseconds(run: Callable[[Tensor], object], batch: int) -> float:
+        start = time.perf_counter()
+        for part in images.split(batch):
+            run(part)
+        if images.is_cuda:
+            torch.cuda.synchronize()
+        return 1000 * (time.perf_counter() - start) / n_images
+
+    depth = torch.cat([mechanism.infer(net, part).depth for part in images.split(BATCH)]).cpu()
+    for target, batch, number in product(targets, batches, range(rounds + 1)):
+        static = checkpoints.load_id(target).to(device)
+        seconds = {
+            "dynamic_ms": milliseconds(lambda part: mechanism.infer(net, part), batch),
+            "static_ms": milliseconds(static, batch),
+        }
+        if number > 0:  # the first one warms up
+            macs_ratio = (net.macs[depth].double().mean() / static.macs[-1]).item()
+            rows.append({"source": network, "target": target, "batch": batch, **seconds, "macs_ratio": macs_ratio})
+    return rows
+
+
+EXPERIMENTS = {"transferability": transferability, "outputs": outputs, "timing": timing}
 
 
 def provenance(settings: dict, networks: list[str], seconds: float) -> dict:
@@ -127,29 +192,35 @@ def provenance(settings: dict, networks: list[str], seconds: float) -> dict:
     }
 
 
-def write_records(rows: list[Record], about: dict, path: Path) -> None:
-    """The rows as CSV, and beside it, in JSON, what they stand on."""
+def write(result: list[Record] | dict[str, Tensor], about: dict, path: Path) -> None:
+    """Rows as CSV or tensors as safetensors, and beside them, in JSON, what they stand on."""
     with atomic(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(about, indent=1) + "\n")
-    with atomic(path) as temporary, open(temporary, "w", newline="") as file:
-        table = csv.DictWriter(file, rows[0])
-        table.writeheader()
-        table.writerows(rows)
+    with atomic(path) as temporary:
+        if isinstance(result, dict):
+            save_file(result, temporary)
+            return
+        with open(temporary, "w", newline="") as file:
+            table = csv.DictWriter(file, result[0])
+            table.writeheader()
+            table.writerows(result)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m dynlib.experiments", description="Measure one source and write its records.")
+    parser = argparse.ArgumentParser(
+        prog="python -m dynlib.experiments", description="Measure one network and write what was seen."
+    )
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--source", required=True, help="network id such as cifar10-resnet56-dynn")
-    parser.add_argument("--targets", required=True, nargs="+", help="network ids")
+    parser.add_argument("--targets", nargs="*", default=[], help="network ids")
     parser.add_argument("--settings", required=True, type=json.loads, help="the other arguments, as JSON")
-    parser.add_argument("--out", required=True, type=Path, help="CSV file")
+    parser.add_argument("--out", required=True, type=Path, help="CSV or safetensors file")
     given = parser.parse_args(arguments)
     start = time.perf_counter()
     try:
-        rows = EXPERIMENTS[given.experiment](given.source, given.targets, **given.settings)
+        result = EXPERIMENTS[given.experiment](given.source, given.targets, **given.settings)
         networks = sorted({given.source, *given.targets})
-        write_records(rows, provenance(given.settings, networks, time.perf_counter() - start), given.out)
+        write(result, provenance(given.settings, networks, time.perf_counter() - start), given.out)
     except (ValueError, TypeError, OSError, data.DataError, checkpoints.CheckpointError) as error:
         sys.exit(f"error: {error}")
 

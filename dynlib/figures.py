@@ -4,17 +4,11 @@ import argparse
 from pathlib import Path
 
 import matplotlib
-import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor
 
-from dynlib.attacks import ATTACKS
-from dynlib.attacks.losses import get_loss
-from dynlib.checkpoints import KINDS
 from dynlib.data import DATASET_NAMES
 from dynlib.files import FIGURES, atomic
 from dynlib.models import DISPLAY_NAMES
@@ -25,7 +19,7 @@ COLUMN, PAGE = 3.3, 6.8  # widths in inches
 def style() -> None:
     """Set the style for all figures that follow."""
     sns.set_theme(context="paper", style="ticks", palette=matplotlib.color_sequences["petroff6"])
-    plt.rcParams |= {
+    matplotlib.rcParams |= {
         "font.size": 8,
         "axes.labelsize": 8,
         "axes.titlesize": 8,
@@ -76,108 +70,8 @@ def write_index(profile: str) -> Path:
     return folder / "README.md"
 
 
-def rate_panels(table: pd.DataFrame, labels: dict[str, str], ylabel: str) -> Figure:
-    """Rates over the radius: a row of panels for each cell, a column for each attack, a curve for each source and loss.
-
-    Args:
-        table: rows of ``measures.transfer_rates``.
-        labels: for each kind of source its name in the legend.
-        ylabel: what the rate is of.
-    """
-    cells, attacks = list(table.groupby(["dataset", "model"])), [name for name in ATTACKS if name in set(table.attack)]
-    size = (PAGE, 1.9 * len(cells) + 0.5)
-    fig, axes = plt.subplots(len(cells), len(attacks), figsize=size, sharex=True, sharey=True, squeeze=False)
-    for row, ((dataset, model), cell) in zip(axes, cells, strict=True):
-        for panel, attack in zip(row, attacks, strict=True):
-            for (kind, loss), curve in cell[cell.attack == attack].groupby(["kind", "loss"], sort=False):
-                name = labels[kind] if kind == "sdnn" else f"{labels[kind]}, {get_loss(loss).display}"
-                rate_curve(panel, curve.sort_values("eps_255"), kind, loss, name)
-            panel.set_title(f"{ATTACKS[attack].display}, {cell_name(dataset, model)}")
-            panel.set_xscale("log", base=2)
-            panel.set_xticks(sorted(set(table.eps_255)), sorted(set(table.eps_255)))
-            panel.set_ylim(-3, 103)
-        row[0].set_ylabel(ylabel)
-    for panel in axes[-1]:
-        panel.set_xlabel("radius (255ths)")
-    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, columnspacing=1)
-    return fig
-
-
-def rate_curve(axes: Axes, curve: pd.DataFrame, kind: str, loss: str, label: str) -> None:
-    """One curve with its intervals; the source's kind gives the marker, the loss colour and dash."""
-    colour, dash = (KINDS[kind].colour, "-") if kind == "sdnn" else (get_loss(loss).colour, get_loss(loss).dash)
-    look = {"color": colour, "ls": dash, "marker": KINDS[kind].marker}
-    spread = pd.concat([curve.rate - curve.low, curve.high - curve.rate], axis=1).T.clip(lower=0)
-    axes.errorbar(curve.eps_255, 100 * curve.rate, 100 * spread, capsize=1.5, label=label, **look)
-
-
-def difference_panels(table: pd.DataFrame, main: pd.Series) -> Figure:
-    """Differences of two rates with their intervals: a panel for each dataset and model, a line for each attack and loss.
-
-    Args:
-        table: rows of ``measures.direction_differences`` of one radius.
-        main: mask of the main reading's rows, drawn filled.
-    """
-    cells = list(table.groupby(["dataset", "model"]))
-    size = (max(COLUMN, PAGE * len(cells) / 3), 0.17 * len(cells[0][1]) + 0.6)
-    fig, axes = plt.subplots(1, len(cells), figsize=size, sharex=True, sharey=True, squeeze=False)
-    for panel, ((dataset, model), cell) in zip(axes[0], cells, strict=True):
-        for height, row in enumerate(cell.itertuples()):
-            loss, filled = get_loss(row.loss), main[row.Index]
-            spread = [[100 * (row.difference - row.low)], [100 * (row.high - row.difference)]]
-            look = {"color": loss.colour, "mfc": loss.colour if filled else "white", "marker": ATTACKS[row.attack].marker}
-            panel.errorbar(100 * row.difference, height, xerr=spread, **look)
-        panel.axvline(0, color="black", lw=0.6)
-        panel.set_yticks(range(len(cell)), [f"{ATTACKS[r.attack].display}, {get_loss(r.loss).display}" for r in cell.itertuples()])
-        panel.set_title(cell_name(dataset, model))
-        panel.set_xlabel("difference (points)")
-    axes[0][0].invert_yaxis()
-    return fig
-
-
 def cell_name(dataset: str, model: str) -> str:
     return f"{DISPLAY_NAMES[model]}, {DATASET_NAMES[dataset]}"
-
-
-def exit_gallery(pictures: dict[str, Tensor], answers: pd.DataFrame, classes: tuple[str, ...]) -> Figure:
-    """Versions of some images side by side, and beside them what each classifier says of each version.
-
-    Args:
-        pictures: for each version its images ``[n, 3, 32, 32]`` in [0, 1].
-        answers: a row for each ``image``, ``version`` and ``classifier``: ``label``, ``confidence``, whether it is ``right``, and
-            whether the network as deployed ``answers`` there.
-        classes: names of the classes.
-    """
-    n, versions = len(next(iter(pictures.values()))), list(pictures)
-    fig = plt.figure(figsize=(PAGE, 1.05 * n))
-    grid = fig.add_gridspec(n, len(versions) + 1, width_ratios=[*[1] * len(versions), 6])
-    for i in range(n):
-        for j, version in enumerate(versions):
-            axes = fig.add_subplot(grid[i, j])
-            axes.imshow(pictures[version][i].permute(1, 2, 0).numpy())
-            axes.set_axis_off()
-            if i == 0:
-                axes.set_title(version)
-        _answers(fig.add_subplot(grid[i, -1]), answers[answers.image == i], versions, classes, heading=i == 0)
-    return fig
-
-
-def _answers(axes: Axes, answers: pd.DataFrame, versions: list[str], classes: tuple[str, ...], heading: bool) -> None:
-    """A table of cells, wrong answers shaded, the answering exit framed."""
-    classifiers = list(dict.fromkeys(answers.classifier))
-    axes.set_xlim(0, len(classifiers))
-    axes.set_ylim(len(versions), 0)
-    for row in answers.itertuples():
-        x, y = classifiers.index(row.classifier), versions.index(row.version)
-        frame = {"ec": "black", "lw": 1.2, "zorder": 2} if row.answers else {"ec": "white", "lw": 0.5}
-        axes.add_patch(plt.Rectangle((x + 0.02, y + 0.03), 0.96, 0.94, fc="#e6f0ff" if row.right else "#f89c20", **frame))
-        text = f"{classes[row.label]}\n{100 * row.confidence:.0f} %"
-        axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=4.5, zorder=3)
-    axes.set_yticks([k + 0.5 for k in range(len(versions))], versions, fontsize=5)
-    axes.set_xticks([k + 0.5 for k in range(len(classifiers))], classifiers if heading else [""] * len(classifiers), fontsize=6)
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0)
-    sns.despine(ax=axes, left=True, bottom=True)
 
 
 def main() -> None:

@@ -1,20 +1,16 @@
-"""Rates with intervals and paired tests, all derived from the per-image records in ``results/``."""
-
-import json
+"""Rates with intervals and paired tests, all derived from what is stored per image in ``results/``."""
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import stats
 
-from dynlib.checkpoints import read_card
-from dynlib.files import CHECKPOINTS, RESULTS
+from dynlib import behaviour
+from dynlib.mechanisms import FALL_BACKS, ConfidenceExit
+from dynlib.results import Outputs, ResultsError
 
 SETTING = ["attack", "loss", "eps_255"]
 RESAMPLES = 10_000
-
-
-class ResultsError(RuntimeError):
-    """Results that are missing, damaged or of other weights; the message is one line and names the file."""
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
@@ -25,6 +21,11 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     """
     interval = stats.binomtest(int(successes), int(n)).proportion_ci(method="wilson")
     return interval.low, interval.high
+
+
+def rate(successes: float, n: int) -> tuple[float, float, float]:
+    """A rate and its Wilson interval."""
+    return (float(successes) / n, *wilson(round(float(successes)), n))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -39,32 +40,49 @@ def bootstrap_mean(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     return interval.confidence_interval.low.item(), interval.confidence_interval.high.item()
 
 
-def read_records(profile: str, experiment: str = "transferability") -> pd.DataFrame:
-    """All records of an experiment; the per-image columns hold arrays ``[n]``, bool for ``correct`` and ``final``, else int.
+def exit_table(outputs: list[Outputs]) -> pd.DataFrame:
+    """Each exit for itself: accuracy with its Wilson interval, MACs in millions, calibration error, and overthinking.
 
-    Raises:
-        ResultsError: no records, damaged ones, or records of other weights than the shipped ones.
+    ``lost`` is the share of images that this exit answers rightly and the final exit wrongly, ``gained`` the reverse.
     """
-    folder = RESULTS / profile / experiment
-    paths = sorted(folder.glob("*.csv"))
-    if not paths:
-        raise ResultsError(f"{folder} holds no records: run `./run_all.sh --profile {profile}`")
-    frames = []
-    for path in paths:
-        try:
-            about = json.loads(path.with_suffix(".json").read_text())
-            frame = pd.read_csv(path, dtype=str)
-            frame["eps_255"] = frame["eps_255"].astype(int)
-            for column in ("correct", "final", "exit", "depth"):
-                kind = bool if column in ("correct", "final") else int
-                frame[column] = [np.array(list(text), dtype=int).astype(kind) for text in frame[column]]
-        except (OSError, ValueError, KeyError) as error:
-            raise ResultsError(f"{path} is damaged ({error}): delete it and run again") from None
-        for network, weights in about["weights"].items():
-            if weights != read_card(CHECKPOINTS / f"{network}.safetensors")["weights_sha256"]:
-                raise ResultsError(f"{path} was measured with other weights of {network}: delete it and run again")
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
+    rows = []
+    for network, logits, labels, macs in outputs:
+        right, error = behaviour.right(logits, labels), behaviour.calibration_error(logits, labels)
+        for k, good in enumerate(right):
+            lost, gained = ((a & ~b).double().mean().item() for a, b in ((good, right[-1]), (right[-1], good)))
+            cost = (macs[k].item() / 1e6, error[k].item(), lost, gained)
+            rows.append((*network.split("-"), k + 1, *rate(good.sum(), len(good)), *cost))
+    names = ["dataset", "model", "kind", "exit", "accuracy", "low", "high", "mmacs", "calibration_error", "lost", "gained"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def threshold_table(outputs: list[Outputs]) -> pd.DataFrame:
+    """Dynamic networks as deployed over the threshold, for both fall-backs: accuracy with its interval, mean MACs in millions."""
+    rows = []
+    for network, logits, labels, macs in outputs:
+        for fall_back in FALL_BACKS if len(logits) > 1 else ():
+            for threshold, point in behaviour.sweep(logits, labels, macs, fall_back).items():
+                accuracy = rate(point.accuracy * len(labels), len(labels))
+                rows.append((*network.split("-"), fall_back, threshold, *accuracy, point.macs * macs[-1].item() / 1e6))
+    return pd.DataFrame(rows, columns=["dataset", "model", "kind", "fall_back", "threshold", "accuracy", "low", "high", "mmacs"])
+
+
+def leaving_table(outputs: list[Outputs], thresholds: list[float]) -> pd.DataFrame:
+    """Where images leave: for each threshold and exit the share that leaves there, and how many of those are answered rightly.
+
+    ``exit`` 0 stands for images that no exit was confident of; the most confident one answers them, at full cost.
+    """
+    rows = []
+    for network, logits, labels, _ in outputs:
+        for threshold in thresholds if len(logits) > 1 else ():
+            mechanism = ConfidenceExit(threshold)
+            decision, confident = mechanism.decide(logits), mechanism.leaves(logits).any(dim=0)
+            place = torch.where(confident, decision.exit + 1, 0)
+            for exit in (*range(1, len(logits) + 1), 0):
+                here = place == exit
+                right = (decision.label == labels)[here].double().mean().item() if here.any() else None
+                rows.append((*network.split("-"), threshold, exit, here.double().mean().item(), right))
+    return pd.DataFrame(rows, columns=["dataset", "model", "kind", "threshold", "exit", "share", "accuracy"])
 
 
 def transfer_rates(records: pd.DataFrame) -> pd.DataFrame:

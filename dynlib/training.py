@@ -1,6 +1,7 @@
 """Training: static networks, dynamic networks jointly, and exits on a frozen backbone. Also a command.
 
     python -m dynlib.training --model resnet56 --dataset cifar10 --kind dynn --recipe short
+    python -m dynlib.training --all
 
 Every epoch ends with a checkpoint; the same command resumes from it and ends with the same weights as an uninterrupted run.
 Schedules and joint loss follow Shallow-Deep Networks (Kaya, Hong and Dumitras, ICML 2019).
@@ -12,9 +13,10 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -24,68 +26,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dynlib import checkpoints, data
+from dynlib.behaviour import accuracies, describe
 from dynlib.checkpoints import KINDS, CheckpointError
-from dynlib.exits import MultiExitNetwork
+from dynlib.exits import MultiExitNetwork, build
 from dynlib.files import CHECKPOINTS, atomic, code_version
-from dynlib.mechanisms import FALL_BACKS, ConfidenceExit
 from dynlib.models import MODELS
-
-THRESHOLDS = tuple(round(0.50 + 0.01 * i, 2) for i in range(50))  # 0.50, 0.51 ... 0.99
+from dynlib.recipes import RECIPES
 
 
 class TrainingError(RuntimeError):
     """A training that cannot go on; the message is one line."""
-
-
-def stepwise(progress: float) -> float:
-    """A tenth after each of 35, 60 and 85 % of the training."""
-    return 0.1 ** sum(progress >= milestone for milestone in (0.35, 0.60, 0.85))
-
-
-def one_cycle(progress: float) -> float:
-    """Linear warm-up over the first quarter, then a cosine to zero."""
-    return progress / 0.25 if progress < 0.25 else (1 + math.cos(math.pi * (progress - 0.25) / 0.75)) / 2
-
-
-def one_cycle_and_restart(progress: float) -> float:
-    """One cycle over the first three quarters, then a restart at a third of the peak and a second cosine to zero."""
-    return one_cycle(progress / 0.75) if progress < 0.75 else (1 + math.cos(math.pi * (progress - 0.75) / 0.25)) / 6
-
-
-def constant(progress: float) -> float:
-    return 1.0
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train.
-
-    ``schedule`` maps progress in [0, 1) to a factor of the learning rate, ``ramp`` is the share of the training over which the
-    weights of the joint loss grow, ``clip`` bounds the gradient's norm.
-    """
-
-    epochs: int
-    learning_rate: float
-    schedule: Callable[[float], float]
-    optimiser: str = "sgd"
-    batch: int = 128
-    ramp: float = 1.0
-    clip: float = math.inf
-    images: int | None = None
-
-    def describe(self) -> dict:
-        return {**asdict(self), "schedule": self.schedule.__name__, "clip": self.clip if self.clip < math.inf else None}
-
-
-_FULL, _HEADS = Recipe(100, 0.1, stepwise), Recipe(25, 1e-3, constant, "adam")
-_SHORT = Recipe(16, 0.1, one_cycle_and_restart, ramp=0.75, clip=5.0)
-_TINY = Recipe(3, 0.05, one_cycle, clip=5.0, batch=64, images=256)
-# By name and kind of network.
-RECIPES = {
-    "full": {"sdnn": _FULL, "dynn": _FULL, "ic_only": _HEADS},
-    "short": {"sdnn": _SHORT, "dynn": _SHORT, "ic_only": replace(_HEADS, epochs=5)},
-    "tiny": {"sdnn": _TINY, "dynn": _TINY, "ic_only": replace(_HEADS, epochs=3, batch=64, images=256)},
-}
 
 
 def joint_loss(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
@@ -115,13 +65,6 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     return F.pad(images, (4, 4, 4, 4))[image, channel, rows.view(n, 1, side, 1), columns.view(n, 1, 1, side)]
 
 
-@torch.no_grad()
-def all_logits(net: MultiExitNetwork, images: Tensor, batch: int = 500) -> Tensor:
-    """Logits ``[exits, n, classes]`` of uint8 images ``[n, 3, 32, 32]``, float32, on the CPU."""
-    device = next(net.parameters()).device
-    return torch.cat([net(part.to(device).float() / 255).cpu() for part in images.split(batch)], dim=1)
-
-
 class Training:
     """One training run, epoch by epoch.
 
@@ -142,18 +85,21 @@ class Training:
         if recipe not in RECIPES:
             raise ValueError(f"unknown recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
         self.id = checkpoints.network_id(model, dataset, kind)
-        self.dataset, self.kind, self.recipe_name, self.seed, self.device, self.folder = dataset, kind, recipe, seed, device, folder
+        self.model, self.dataset, self.kind, self.seed, self.device, self.folder = model, dataset, kind, seed, device, folder
         self.frozen = kind == "ic_only"
+        self.recipe_name = recipe
         self.recipe = RECIPES[recipe][kind]
         self.loss = exits_loss if self.frozen else joint_loss
         self.images, self.labels = (t.to(device) for t in data.load(dataset, "train", self.recipe.images))
         torch.manual_seed(seed)
         net = checkpoints.new(model, dataset, kind)
         if self.frozen:
-            net.backbone.load_state_dict(checkpoints.load(model, dataset, "sdnn", folder).backbone.state_dict())
+            static = checkpoints.load(model, dataset, "sdnn", folder)
+            self.backbone_sha256 = static.card["weights_sha256"]
+            net.backbone.load_state_dict(static.backbone.state_dict())
             net.backbone.requires_grad_(False)
         self.net = net.to(device, memory_format=torch.channels_last)
-        self.optimiser = self._new_optimiser(self.net, decay=5e-4 if model == "vgg16" else 1e-4)
+        self.optimiser = self._new_optimiser(self.net)
         self.history: list[dict] = []
         self.state_path = folder / "training" / f"{self.id}-{recipe}-{seed}.safetensors"
         if self.state_path.exists():
@@ -166,7 +112,7 @@ class Training:
         while len(self.history) < self.recipe.epochs:
             self.history.append(self._epoch(len(self.history)))
             self._save_state()
-            print("  ".join(f"{key} {value}" for key, value in self.history[-1].items()), flush=True)
+            print(self.id, *(f"{key} {value}" for key, value in self.history[-1].items()), sep="  ", flush=True)
         return self._ship()
 
     def _epoch(self, epoch: int) -> dict:
@@ -210,10 +156,11 @@ class Training:
         optimiser.step()
         return loss.detach()
 
-    def _new_optimiser(self, net: MultiExitNetwork, decay: float) -> torch.optim.Optimizer:
+    def _new_optimiser(self, net: MultiExitNetwork) -> torch.optim.Optimizer:
         trained = [p for p in net.parameters() if p.requires_grad]
         if self.recipe.optimiser == "adam":
             return torch.optim.Adam(trained, self.recipe.learning_rate)
+        decay = self.recipe.weight_decay or (5e-4 if self.model == "vgg16" else 1e-4)
         return torch.optim.SGD(trained, self.recipe.learning_rate, momentum=0.9, weight_decay=decay)
 
     def _bfloat16_is_faster(self) -> bool:
@@ -221,7 +168,7 @@ class Training:
         seconds = {}
         for self.bfloat16 in (False, True):
             net = deepcopy(self.net).train()
-            optimiser = self._new_optimiser(net, decay=0.0)
+            optimiser = self._new_optimiser(net)
             for step in range(4):
                 if step == 1:  # the first one warms up
                     start = time.perf_counter()
@@ -231,10 +178,7 @@ class Training:
         return seconds[True] < seconds[False]
 
     def _accuracies(self, split: str) -> list[float]:
-        """Accuracy of each exit in percent."""
-        images, labels = data.load(self.dataset, split)
-        predicted = all_logits(self.net.eval(), images).argmax(dim=-1)
-        return [round(100 * (exit == labels).double().mean().item(), 2) for exit in predicted]
+        return accuracies(self.net.eval(), *data.load(self.dataset, split))
 
     def _save_state(self) -> None:
         state = {f"net.{name}": tensor for name, tensor in self.net.state_dict().items()}
@@ -267,22 +211,24 @@ class Training:
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": buffers})
 
     def _ship(self) -> Path:
-        path = self.folder / f"{self.id}.safetensors"
-        checkpoints.write_weights(self.net, path)
-        self.net.load_state_dict(checkpoints.read_weights(path))  # what is measured is what is shipped: rounded weights
+        path, trained = self.folder / f"{self.id}.safetensors", self._accuracies("test")
+        state = self.net.state_dict()
+        # The heads on a frozen backbone are shipped without it.
+        checkpoints.write_weights({n: t for n, t in state.items() if n.startswith("exits." if self.frozen else "")}, path)
+        self.net.load_state_dict(state | checkpoints.read_weights(path))  # what is measured is what is shipped: rounded weights
         cuda = torch.device(self.device).type == "cuda"
         cpu = f"{torch.get_num_threads()} CPU threads ({torch.backends.cpu.get_cpu_capability()})"
         card = {
             "network": self.id,
+            "parameters": sum(parameter.numel() for parameter in self.net.parameters()),
             "recipe": self.recipe_name,
             "settings": self.recipe.describe(),
             "seed": self.seed,
             "precision": "bfloat16, mixed" if self.bfloat16 else "float32",
             "data_digests": data.DIGESTS[self.dataset],
-            "validation_accuracy": self._accuracies("validation"),
-            "test_accuracy": self._accuracies("test"),
-            "thresholds": self._thresholds(),
-            "macs": self.net.macs.tolist(),
+            **({"backbone_sha256": self.backbone_sha256} if self.frozen else {}),
+            "test_accuracy_before_rounding": trained,
+            **describe(self.net),
             "hardware": torch.cuda.get_device_name(self.device) if cuda else cpu,
             "minutes": round(sum(row["seconds"] for row in self.history) / 60, 1),
             "torch": torch.__version__,
@@ -291,32 +237,58 @@ class Training:
         checkpoints.write_card(path, card)
         return path
 
-    def _thresholds(self) -> dict[str, float | None]:
-        """For each fall-back, the lowest threshold whose validation accuracy is at most 1 point below the final exit's."""
-        images, labels = data.load(self.dataset, "validation")
-        logits = all_logits(self.net, images)
-        enough = (logits[-1].argmax(dim=-1) == labels).double().mean() - 0.01
 
-        def accuracy(threshold: float, fall_back: str) -> Tensor:
-            return (ConfidenceExit(threshold, fall_back).decide(logits).label == labels).double().mean()
+def missing(recipe: str, folder: Path = CHECKPOINTS) -> list[tuple[str, str, str]]:
+    """The networks of which there is none, or only one by a lesser recipe: (model, dataset, kind), cheapest first."""
 
-        return {f: next((t for t in THRESHOLDS if accuracy(t, f) >= enough), None) for f in FALL_BACKS}
+    def lacks(network: tuple[str, str, str]) -> bool:
+        path = folder / f"{checkpoints.network_id(*network)}.safetensors"
+        ranks = list(RECIPES)  # the best first
+        return not path.exists() or ranks.index(recipe) < ranks.index(checkpoints.read_card(path)["recipe"])
+
+    cheapest_first = sorted(MODELS, key=lambda model: build(model, "cifar10", ()).macs[-1])
+    return [network for network in product(cheapest_first, data.DIGESTS, KINDS) if lacks(network)]
+
+
+def train_all(recipe: str, seed: int, device: str, jobs: int) -> None:
+    """Train what is missing, ``jobs`` networks at a time; heads on a frozen backbone come once there is one."""
+    for kinds in (("sdnn", "dynn"), ("ic_only",)):
+        wave = [network for network in missing(recipe) if network[-1] in kinds]
+        with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+            for trained in [pool.submit(train, *network, recipe, seed, device) for network in wave]:
+                print(trained.result(), flush=True)
+
+
+def train(model: str, dataset: str, kind: str, recipe: str, seed: int, device: str) -> Path:
+    """Train one network and ship it; returns the weights' path."""
+    return Training(model, dataset, kind, recipe, seed, device).run()
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m dynlib.training", description="Train one network and ship it with its card.")
-    parser.add_argument("--model", required=True, choices=MODELS)
-    parser.add_argument("--dataset", required=True, choices=data.DIGESTS)
-    parser.add_argument("--kind", required=True, choices=KINDS)
+    parser = argparse.ArgumentParser(prog="python -m dynlib.training", description="Train networks and ship each with its card.")
+    parser.add_argument("--all", action="store_true", help="every network that is missing, or there by a lesser recipe only")
+    parser.add_argument("--model", choices=MODELS)
+    parser.add_argument("--dataset", choices=data.DIGESTS)
+    parser.add_argument("--kind", choices=KINDS)
     parser.add_argument("--recipe", default="full", choices=RECIPES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--jobs", type=int, default=1, help="with --all: how many to train at a time (default: 1)")
+    given = parser.parse_args(arguments)
+    network = (given.model, given.dataset, given.kind)
+    if any(network) == given.all or (None in network and not given.all):
+        parser.error("need either --all, or --model, --dataset and --kind")
     try:
-        print(Training(**vars(parser.parse_args(arguments))).run())
+        if given.all:
+            train_all(given.recipe, given.seed, given.device, given.jobs)
+        else:
+            print(train(*network, given.recipe, given.seed, given.device))
     except (ValueError, OSError, data.DataError, CheckpointError, TrainingError) as error:
         sys.exit(f"error: {error}")
-    except torch.OutOfMemoryError as error:
-        sys.exit(f"error: too little memory for the recipe's batch: {next(iter(str(error).splitlines()))}")
+    except RuntimeError as error:  # torch has a class of its own for a GPU's memory only
+        if "memory" not in str(error):
+            raise
+        sys.exit(f"error: too little memory for the recipe's batch: {str(error).splitlines()[0]}")
 
 
 if __name__ == "__main__":

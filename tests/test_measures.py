@@ -5,11 +5,21 @@ import pandas as pd
 import pytest
 import torch
 
-from dynlib import claims, data, experiments, measures
+from dynlib import claims, data, experiments, results
 from dynlib.attacks import PGD
 from dynlib.claims import judge_c1
-from dynlib.measures import ResultsError, bootstrap_mean, direction_differences, mcnemar, transfer_rates, wilson
+from dynlib.measures import (
+    bootstrap_mean,
+    direction_differences,
+    exit_table,
+    leaving_table,
+    mcnemar,
+    threshold_table,
+    transfer_rates,
+    wilson,
+)
 from dynlib.mechanisms import ConfidenceExit
+from dynlib.results import Outputs, ResultsError
 
 SDNN, DYNN = "cifar10-resnet56-sdnn", "cifar10-resnet56-dynn"
 
@@ -50,6 +60,43 @@ def test_pair_without_a_common_image_is_named():
     table.loc[(table.attack == "none") & (table.target == SDNN), "correct"] = pd.Series([bits("100000")] * 6)
     with pytest.raises(ResultsError, match=f"{SDNN} and {DYNN}"):
         transfer_rates(table)
+
+
+@pytest.fixture
+def outputs():
+    """Two exits on four images of three classes, hand-made: exit 1 is right on images 1 and 2, exit 2 on 1 and 4."""
+    answers, confidence = (
+        torch.tensor([[0, 1, 2, 2], [0, 2, 2, 0]]),
+        torch.tensor([[0.95, 0.8, 0.95, 0.6], [0.95, 0.95, 0.95, 0.7]]),
+    )
+    rest = ((1 - confidence) / 2)[..., None].expand(2, 4, 3)
+    logits = rest.scatter(-1, answers[..., None], confidence[..., None]).log()
+    return [Outputs(DYNN, logits, torch.tensor([0, 1, 0, 0]), torch.tensor([2_000_000, 4_000_000]))]
+
+
+def test_exit_table_by_hand(outputs):
+    first, second = exit_table(outputs).itertuples()
+    assert (first.dataset, first.model, first.kind, first.exit) == ("cifar10", "resnet56", "dynn", 1)
+    assert (first.accuracy, second.accuracy) == (0.5, 0.5)
+    assert (first.low, first.high) == wilson(2, 4)
+    assert (first.mmacs, second.mmacs) == (2, 4)
+    assert (first.lost, first.gained, second.lost, second.gained) == (0.25, 0.25, 0, 0)  # image 2, image 4
+
+
+def test_threshold_table_by_hand(outputs):
+    table = threshold_table(outputs).set_index(["fall_back", "threshold"])
+    assert table.mmacs["final", 0.5] == 2
+    assert table.mmacs["final", 0.9] == (2 + 4 + 2 + 4) / 4
+    assert table.accuracy["final", 0.9] == 0.5  # images 1 and 4
+    assert (table.low["final", 0.9], table.high["final", 0.9]) == wilson(2, 4)
+    static = outputs[0]._replace(logits=outputs[0].logits[:1], macs=outputs[0].macs[:1])
+    assert threshold_table([static]).empty
+
+
+def test_leaving_table_by_hand(outputs):
+    table = leaving_table(outputs, [0.9]).set_index("exit")
+    assert table.share.to_dict() == {1: 0.5, 2: 0.25, 0: 0.25}
+    assert table.accuracy.to_dict() == {1: 0.5, 2: 0.0, 0: 1.0}
 
 
 def test_wilson_by_the_formula():
@@ -122,8 +169,8 @@ def test_committed_records_come_from_this_code_and_these_weights(sdnn, dynn):
 
     Not on all: another processor rounds otherwise, and a signed step turns a rounding error into a whole step.
     """
-    stored = measures.read_records("quick")
-    settings = json.loads((measures.RESULTS / "quick" / "transferability" / f"{SDNN}.json").read_text())["settings"]
+    stored = results.read_records("quick")
+    settings = json.loads((results.RESULTS / "quick" / "transferability" / f"{SDNN}.json").read_text())["settings"]
     images, labels = data.load("cifar10", "test", settings["n_images"])
     images = images[:64].float() / 255
     for source, target, net, other, loss in ((SDNN, DYNN, sdnn, dynn, "final"), (DYNN, SDNN, dynn, sdnn, "average")):
@@ -146,18 +193,37 @@ def test_committed_records_come_from_this_code_and_these_weights(sdnn, dynn):
 
 
 def test_records_of_other_weights_are_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(measures, "RESULTS", tmp_path)
-    with pytest.raises(ResultsError, match="holds no records"):
-        measures.read_records("quick")
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    with pytest.raises(ResultsError, match="holds no results"):
+        results.read_records("quick")
     row = {"source": SDNN, "target": SDNN, "attack": "none", "loss": "none", "eps_255": 0}
     row |= dict.fromkeys(("correct", "final", "exit", "depth"), "01")
     path = tmp_path / "quick" / "transferability" / f"{SDNN}.csv"
-    experiments.write_records([row], {"weights": {SDNN: "0"}}, path)
+    experiments.write([row], {"weights": {SDNN: "0"}}, path)
     with pytest.raises(ResultsError, match=rf"{SDNN}\.csv was measured with other weights of {SDNN}"):
-        measures.read_records("quick")
+        results.read_records("quick")
     path.write_text("nonsense")
     with pytest.raises(ResultsError, match="damaged"):
-        measures.read_records("quick")
+        results.read_records("quick")
+
+
+def test_stored_outputs_are_those_of_the_shipped_networks(sdnn, dynn):
+    stored = {o.network: o for o in results.read_outputs("quick")}
+    images, labels = data.load("cifar10", "test", 64)
+    for name, net in ((SDNN, sdnn), (DYNN, dynn)):
+        assert stored[name].labels[:64].equal(labels)
+        assert stored[name].macs.equal(net.macs)
+        with torch.no_grad():
+            torch.testing.assert_close(stored[name].logits[:, :64], net(images.float() / 255), atol=0.02, rtol=0.01)
+
+
+def test_timing_rows(dynn, sdnn):
+    rows = experiments.timing(DYNN, [SDNN], n_images=4, batches=[1, 4], rounds=2, threshold=0.9, device="cpu")
+    assert [row["batch"] for row in rows] == [1, 1, 4, 4]
+    depth = ConfidenceExit(0.9).infer(dynn, data.load("cifar10", "test", 4).inputs).depth
+    expected = sum(dynn.macs[k].item() for k in depth) / 4 / sdnn.macs[-1].item()
+    assert all(row["macs_ratio"] == pytest.approx(expected) for row in rows)
+    assert all(row["dynamic_ms"] > 0 and row["static_ms"] > 0 for row in rows)
 
 
 def test_experiment_records_every_cell(dynn):

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from itertools import product
 
 import pytest
@@ -9,7 +10,8 @@ from torch.nn import functional as F
 
 from dynlib import checkpoints, data, training
 from dynlib.checkpoints import CheckpointError
-from dynlib.training import RECIPES, Training, TrainingError, augment, joint_loss, one_cycle, stepwise
+from dynlib.recipes import RECIPES, one_cycle, stepwise
+from dynlib.training import Training, TrainingError, augment, joint_loss, missing, train_all
 
 
 @pytest.fixture
@@ -42,6 +44,7 @@ def test_every_kind_trains_and_ships(workshop):
     heads = checkpoints.load("mobilenet", "cifar10", "ic_only", workshop)
     for name, tensor in net.state_dict().items():  # weights and batch-norm statistics of the backbone
         assert tensor.equal(heads.state_dict()[name]), name
+    assert {name.split(".")[0] for name in load_file(workshop / "cifar10-mobilenet-ic_only.safetensors")} == {"exits"}
     torch.manual_seed(0)
     untrained = checkpoints.new("mobilenet", "cifar10", "ic_only").exits.state_dict()
     assert not any(t.half().equal(untrained[name].half()) for name, t in heads.exits.state_dict().items())
@@ -49,7 +52,7 @@ def test_every_kind_trains_and_ships(workshop):
     train(workshop, "dynn")
     card = checkpoints.load("mobilenet", "cifar10", "dynn", workshop).card
     assert len(card["test_accuracy"]) == len(card["validation_accuracy"]) == len(card["macs"]) == 6
-    assert set(card["thresholds"]) == {"most_confident", "final"}
+    assert set(card["operating_points"]) == {"most_confident", "final"}
 
 
 @pytest.mark.parametrize("kind", ["dynn", "ic_only"])
@@ -151,6 +154,32 @@ def test_unknown_recipe():
 def test_exits_only_needs_the_static_network(workshop):
     with pytest.raises(CheckpointError, match=r"cifar10-mobilenet-sdnn\.safetensors is missing"):
         train(workshop, "ic_only")
+
+
+def test_exits_belong_to_one_backbone(workshop):
+    train(workshop, "sdnn")
+    train(workshop, "ic_only")
+    shutil.rmtree(workshop / "training")
+    train(workshop, "sdnn", seed=1)
+    with pytest.raises(CheckpointError, match=r"ic_only\.safetensors was trained on another backbone"):
+        checkpoints.load("mobilenet", "cifar10", "ic_only", workshop)
+
+
+def test_missing_networks(workshop):
+    assert len(missing("tiny", workshop)) == 18
+    assert [model for model, *_ in missing("tiny", workshop)[::6]] == ["mobilenet", "resnet56", "vgg16"]  # cheapest first
+    train(workshop, "sdnn")
+    there = ("mobilenet", "cifar10", "sdnn")
+    assert there not in missing("tiny", workshop)
+    assert there in missing("short", workshop)  # a better recipe replaces it
+
+
+def test_train_all(workshop, monkeypatch):
+    """The networks are trained in processes of their own; those need real data, so here they only meet an error, by name."""
+    monkeypatch.setenv("DYNLIB_DATA", str(workshop))
+    monkeypatch.setattr(training, "missing", lambda recipe: [("mobilenet", "cifar10", "ic_only"), ("mobilenet", "cifar10", "sdnn")])
+    with pytest.raises(data.DataError, match=r"cifar10\.npz is missing"):
+        train_all("tiny", 0, "cpu", jobs=1)
 
 
 def test_other_recipe_is_refused(workshop, monkeypatch):

@@ -13,12 +13,13 @@ import papermill
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from dynlib import claims, experiments
+from dynlib import claims, data, experiments
 from dynlib.checkpoints import network_id
 from dynlib.files import RESULTS, ROOT
+from dynlib.mechanisms import ConfidenceExit
 
 PROFILES = ROOT / "workflow" / "profiles"
-KEYS = {"networks", "recipe", "device", "transferability", "notebooks"}
+KEYS = {"networks", "recipe", "device", "notebooks", *experiments.EXPERIMENTS}
 
 
 class ProfileError(ValueError):
@@ -40,7 +41,8 @@ def load_profile(name: str) -> dict[str, Any]:
         for dataset, models in profile["networks"].items():
             for model in models:
                 network_id(model, dataset, "sdnn")
-        check_experiment(profile["transferability"])
+        for experiment in experiments.EXPERIMENTS:
+            check_experiment(experiment, profile[experiment])
         for notebook, parameters in profile["notebooks"].items():
             check_parameters(ROOT / "notebooks" / f"{notebook}.ipynb", parameters)
     except (yaml.YAMLError, ValueError, AttributeError, TypeError) as error:
@@ -54,20 +56,23 @@ def check_names(given: dict, known: set[str], what: str) -> None:
         raise ProfileError(", ".join(f"{'unknown' if key in given else 'missing'} {what} {key!r}" for key in wrong))
 
 
-def check_experiment(settings: dict[str, Any]) -> None:
-    """Against the signature of the experiment, then by making its attacks."""
-    signature = inspect.signature(experiments.transferability)
-    names = {name for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY} - {"device"}
-    check_names(settings, names, "setting of transferability")
-    hints = get_type_hints(experiments.transferability)
+def check_experiment(name: str, settings: dict[str, Any]) -> None:
+    """Against the experiment's signature, then each value by what it is for."""
+    experiment = experiments.EXPERIMENTS[name]
+    names = {key for key, p in inspect.signature(experiment).parameters.items() if p.kind is p.KEYWORD_ONLY} - {"device"}
+    check_names(settings, names, f"setting of {name}")
+    hints = get_type_hints(experiment)
     for key, value in settings.items():
         try:
             TypeAdapter(hints[key]).validate_python(value, strict=True)
         except ValidationError:
-            raise ProfileError(f"transferability: {key} is {value!r}, not {hints[key]}") from None
-    if settings["n_images"] < 1:
-        raise ProfileError(f"transferability: n_images is {settings['n_images']}: need at least 1")
-    experiments.attack_grid(**{key: value for key, value in settings.items() if key != "n_images"})
+            raise ProfileError(f"{name}: {key} is {value!r}, not {hints[key]}") from None
+        if key in ("n_images", "batches", "rounds") and min(value if isinstance(value, list) else [value], default=0) < 1:
+            raise ProfileError(f"{name}: {key} is {value}: need at least 1")
+    if "threshold" in settings:
+        ConfidenceExit(settings["threshold"])
+    if "attacks" in settings:
+        experiments.attack_grid(**{key: value for key, value in settings.items() if key != "n_images"})
 
 
 def check_parameters(path: Path, parameters: dict[str, Any]) -> None:
@@ -81,6 +86,28 @@ def check_parameters(path: Path, parameters: dict[str, Any]) -> None:
         default = ast.literal_eval(known[name]["default"])
         if type(value) is not type(default):
             raise ProfileError(f"{path.name}: {name} is {value!r}, not a {type(default).__name__}")
+
+
+def sampled(profile: dict[str, Any], experiment: str, dataset: str) -> bool:
+    """Whether the bundled sample holds all images of an experiment."""
+    return dataset == "cifar10" and profile[experiment]["n_images"] <= data.SAMPLE_SIZE
+
+
+def measurable(profile: dict[str, Any], experiment: str, dataset: str) -> bool:
+    """Whether the images of an experiment are here, or will be fetched because the profile trains on them."""
+    there = (data.folder() / f"{dataset}.npz").exists()
+    return there or profile["recipe"] is not None or sampled(profile, experiment, dataset)
+
+
+def notices(profile: dict[str, Any], name: str) -> list[str]:
+    """A line for each data set whose committed results have to do."""
+    return [
+        f"{data.DATASET_NAMES[dataset]} is not here: {experiment} uses the results in results/{name} "
+        f"(`python -m dynlib.data {dataset}` fetches it)"
+        for experiment in experiments.EXPERIMENTS
+        for dataset in profile["networks"]
+        if not measurable(profile, experiment, dataset)
+    ]
 
 
 def summary(profile: str) -> str:
@@ -102,9 +129,11 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true")
     given = parser.parse_args()
     try:
-        load_profile(given.profile)
+        profile = load_profile(given.profile)
     except ProfileError as error:
         sys.exit(f"error: {error}")
+    for notice in notices(profile, given.profile):
+        print(notice, flush=True)
     command = [sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--config", f"profile={given.profile}"]
     command += ["--cores", given.cores, "--rerun-incomplete"]
     # Every file is written to a temporary name first, so a lock left by a killed run has nothing to protect.

@@ -1,0 +1,19 @@
+"""What the notebooks plot: functions from a table to a figure."""
+
+from dynlib.plots.exits import accuracy_cost, calibration_lines, easy_to_hard, leaving_bars, overthinking_bars
+from dynlib.plots.gallery import exit_gallery
+from dynlib.plots.schematic import architecture, schematic
+from dynlib.plots.transfer import difference_panels, rate_panels
+
+__all__ = [
+    "accuracy_cost",
+    "architecture",
+    "calibration_lines",
+    "difference_panels",
+    "easy_to_hard",
+    "exit_gallery",
+    "leaving_bars",
+    "overthinking_bars",
+    "rate_panels",
+    "schematic",
+]

@@ -1,0 +1,122 @@
+"""What the exits of a dynamic network do: their accuracy and cost, who leaves where, overthinking, calibration."""
+
+from collections.abc import Callable
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from dynlib.checkpoints import KINDS
+from dynlib.figures import PAGE, cell_name
+
+
+def panels(
+    table: pd.DataFrame, draw: Callable[[Axes, pd.DataFrame], None], xlabel: str, ylabel: str, height: float = 2.0
+) -> Figure:
+    """A row of panels for each dataset, a panel for each model; ``draw`` fills one from its rows. One legend below all."""
+    datasets, models = list(dict.fromkeys(table.dataset)), list(dict.fromkeys(table.model))
+    width = PAGE * max(len(models), 1.5) / 3
+    size = (width, height * len(datasets) + 0.3)
+    fig, axes = plt.subplots(len(datasets), len(models), figsize=size, sharey="row", squeeze=False)
+    for (dataset, model), cell in table.groupby(["dataset", "model"], sort=False):
+        panel = axes[datasets.index(dataset)][models.index(model)]
+        draw(panel, cell)
+        panel.set_title(cell_name(dataset, model))
+    for row in axes:
+        row[0].set_ylabel(ylabel)
+    for panel in axes[-1]:
+        panel.set_xlabel(xlabel)
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, columnspacing=1)
+    return fig
+
+
+def accuracy_cost(exits: pd.DataFrame, thresholds: pd.DataFrame) -> Figure:
+    """Accuracy over MACs: the static network as a point, each exit alone, and the network as deployed over the threshold.
+
+    Args:
+        exits: rows of ``measures.exit_table``.
+        thresholds: rows of ``measures.threshold_table`` of one fall-back.
+    """
+
+    def draw(axes: Axes, cell: pd.DataFrame) -> None:
+        for kind, rows in cell.groupby("kind", sort=False):
+            look = {"color": KINDS[kind].colour, "marker": KINDS[kind].marker}
+            spread = 100 * pd.concat([rows.accuracy - rows.low, rows.high - rows.accuracy], axis=1).T
+            label = KINDS[kind].display + (", each exit alone" if len(rows) > 1 else "")
+            axes.errorbar(rows.mmacs, 100 * rows.accuracy, spread, ls="", capsize=1.5, label=label, mfc="white", lw=0.8, **look)
+        where = (thresholds.dataset == cell.dataset.iloc[0]) & (thresholds.model == cell.model.iloc[0])
+        for kind, curve in thresholds[where].groupby("kind", sort=False):
+            axes.plot(curve.mmacs, 100 * curve.accuracy, color=KINDS[kind].colour, label=f"{KINDS[kind].display}, as deployed")
+        axes.set_xlim(left=0)
+
+    return panels(exits, draw, "MACs (millions)", "accuracy (%)")
+
+
+def leaving_bars(table: pd.DataFrame) -> Figure:
+    """A bar for each threshold, cut into the shares that leave at each exit; rows of ``measures.leaving_table`` of one kind."""
+
+    def draw(axes: Axes, cell: pd.DataFrame) -> None:
+        thresholds, last = sorted(set(cell.threshold)), cell.exit.max()
+        left = pd.Series(0.0, index=thresholds)
+        for exit in (*range(1, last + 1), 0):
+            share = cell[cell.exit == exit].set_index("threshold").share.reindex(thresholds)
+            look = {"color": plt.get_cmap("viridis")((exit - 1) / (last - 1))} if exit else {"color": "0.85", "hatch": "////"}
+            bars = axes.barh(range(len(thresholds)), 100 * share, left=100 * left, ec="white", lw=0.4, **look)
+            bars.set_label((f"exit {exit}" if exit < last else "final exit") if exit else "none was confident")
+            left += share
+        axes.set_yticks(range(len(thresholds)), [f"{t:g}" for t in thresholds])
+        axes.set_xlim(0, 100)
+
+    return panels(table, draw, "images (%)", "threshold", height=1.6)
+
+
+def overthinking_bars(table: pd.DataFrame) -> Figure:
+    """Images that only one of an exit and the final exit answers rightly; rows of ``measures.exit_table`` of one kind."""
+
+    def draw(axes: Axes, cell: pd.DataFrame) -> None:
+        early = cell[cell.exit < cell.exit.max()]
+        axes.bar(early.exit, -100 * early.gained, color="0.75", label="right at the final exit only")
+        axes.bar(early.exit, 100 * early.lost, color="C1", label="right at this exit only: overthought")
+        axes.axhline(0, color="black", lw=0.6)
+        axes.set_xticks(early.exit)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
+
+    return panels(table, draw, "exit", "images (%)", height=1.7)
+
+
+def calibration_lines(table: pd.DataFrame) -> Figure:
+    """Expected calibration error along the exits; rows of ``measures.exit_table``."""
+
+    def draw(axes: Axes, cell: pd.DataFrame) -> None:
+        last = cell.exit.max()
+        for kind, rows in cell.groupby("kind", sort=False):
+            look = {"color": KINDS[kind].colour, "marker": KINDS[kind].marker}
+            axes.plot(rows.exit if len(rows) > 1 else [last], 100 * rows.calibration_error, label=KINDS[kind].display, **look)
+        axes.set_xticks(range(1, last + 1))
+        axes.set_ylim(bottom=0)
+
+    return panels(table, draw, "exit", "calibration error (points)", height=1.7)
+
+
+def easy_to_hard(images: Tensor, table: pd.DataFrame, classes: tuple[str, ...]) -> Figure:
+    """Images ordered by the exit they leave at: a column for each exit.
+
+    Args:
+        images: ``[n, 3, 32, 32]`` in [0, 1].
+        table: a row for each shown ``image``, with the name of its ``exit``, its ``label`` there and whether that is ``right``.
+        classes: names of the classes.
+    """
+    names = list(dict.fromkeys(table.exit))
+    rows = table.exit.value_counts().max()
+    fig, axes = plt.subplots(rows, len(names), figsize=(PAGE, 0.92 * rows + 0.2), squeeze=False)
+    for panel in axes.flat:
+        panel.set_axis_off()
+    for column, name in enumerate(names):
+        axes[0][column].set_title(name)
+        for panel, row in zip(axes[:, column], table[table.exit == name].itertuples(), strict=False):
+            panel.imshow(images[row.image].permute(1, 2, 0).numpy())
+            colour, weight = ("0.3", "normal") if row.right else ("C3", "bold")
+            panel.text(15.5, 33, classes[row.label], ha="center", va="top", fontsize=6, color=colour, fontweight=weight)
+    return fig

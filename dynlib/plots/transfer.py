@@ -1,0 +1,70 @@
+"""Rates of attacks that travel between networks."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dynlib.attacks import ATTACKS
+from dynlib.attacks.losses import get_loss
+from dynlib.checkpoints import KINDS
+from dynlib.figures import COLUMN, PAGE, cell_name
+
+
+def rate_panels(table: pd.DataFrame, labels: dict[str, str], ylabel: str) -> Figure:
+    """Rates over the radius: a row of panels for each cell, a column for each attack, a curve for each source and loss.
+
+    Args:
+        table: rows of ``measures.transfer_rates``.
+        labels: for each kind of source its name in the legend.
+        ylabel: what the rate is of.
+    """
+    cells, attacks = list(table.groupby(["dataset", "model"])), [name for name in ATTACKS if name in set(table.attack)]
+    size = (PAGE, 1.9 * len(cells) + 0.5)
+    fig, axes = plt.subplots(len(cells), len(attacks), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for row, ((dataset, model), cell) in zip(axes, cells, strict=True):
+        for panel, attack in zip(row, attacks, strict=True):
+            for (kind, loss), curve in cell[cell.attack == attack].groupby(["kind", "loss"], sort=False):
+                name = labels[kind] if kind == "sdnn" else f"{labels[kind]}, {get_loss(loss).display}"
+                rate_curve(panel, curve.sort_values("eps_255"), kind, loss, name)
+            panel.set_title(f"{ATTACKS[attack].display}, {cell_name(dataset, model)}")
+            panel.set_xscale("log", base=2)
+            panel.set_xticks(sorted(set(table.eps_255)), sorted(set(table.eps_255)))
+            panel.set_ylim(-3, 103)
+        row[0].set_ylabel(ylabel)
+    for panel in axes[-1]:
+        panel.set_xlabel("radius (255ths)")
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, columnspacing=1)
+    return fig
+
+
+def rate_curve(axes: Axes, curve: pd.DataFrame, kind: str, loss: str, label: str) -> None:
+    """One curve with its intervals; the source's kind gives the marker, the loss colour and dash."""
+    colour, dash = (KINDS[kind].colour, "-") if kind == "sdnn" else (get_loss(loss).colour, get_loss(loss).dash)
+    look = {"color": colour, "ls": dash, "marker": KINDS[kind].marker}
+    spread = pd.concat([curve.rate - curve.low, curve.high - curve.rate], axis=1).T.clip(lower=0)
+    axes.errorbar(curve.eps_255, 100 * curve.rate, 100 * spread, capsize=1.5, label=label, **look)
+
+
+def difference_panels(table: pd.DataFrame, main: pd.Series) -> Figure:
+    """Differences of two rates with their intervals: a panel for each dataset and model, a line for each attack and loss.
+
+    Args:
+        table: rows of ``measures.direction_differences`` of one radius.
+        main: mask of the main reading's rows, drawn filled.
+    """
+    cells = list(table.groupby(["dataset", "model"]))
+    size = (max(COLUMN, PAGE * len(cells) / 3), 0.17 * len(cells[0][1]) + 0.6)
+    fig, axes = plt.subplots(1, len(cells), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for panel, ((dataset, model), cell) in zip(axes[0], cells, strict=True):
+        for height, row in enumerate(cell.itertuples()):
+            loss, filled = get_loss(row.loss), main[row.Index]
+            spread = [[100 * (row.difference - row.low)], [100 * (row.high - row.difference)]]
+            look = {"color": loss.colour, "mfc": loss.colour if filled else "white", "marker": ATTACKS[row.attack].marker}
+            panel.errorbar(100 * row.difference, height, xerr=spread, **look)
+        panel.axvline(0, color="black", lw=0.6)
+        panel.set_yticks(range(len(cell)), [f"{ATTACKS[r.attack].display}, {get_loss(r.loss).display}" for r in cell.itertuples()])
+        panel.set_title(cell_name(dataset, model))
+        panel.set_xlabel("difference (points)")
+    axes[0][0].invert_yaxis()
+    return fig

@@ -1,0 +1,56 @@
+"""How to train: schedules of the learning rate, and the recipes of each kind of network.
+
+The full recipe is that of Shallow-Deep Networks (Kaya, Hong and Dumitras, ICML 2019); the short one is for CPUs.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+
+
+def stepwise(progress: float) -> float:
+    """A tenth after each of 35, 60 and 85 % of the training."""
+    return 0.1 ** sum(progress >= milestone for milestone in (0.35, 0.60, 0.85))
+
+
+def one_cycle(progress: float) -> float:
+    """Linear warm-up over the first quarter, then a cosine to zero."""
+    return progress / 0.25 if progress < 0.25 else (1 + math.cos(math.pi * (progress - 0.25) / 0.75)) / 2
+
+
+def constant(progress: float) -> float:
+    return 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    ``schedule`` maps progress in [0, 1) to a factor of the learning rate, ``weight_decay`` None is that of Shallow-Deep Networks
+    (5e-4 for VGG-16, 1e-4 for the others), ``ramp`` is the share of the training over which the weights of the joint loss grow,
+    ``clip`` bounds the gradient's norm.
+    """
+
+    epochs: int
+    learning_rate: float
+    schedule: Callable[[float], float]
+    optimiser: str = "sgd"
+    weight_decay: float | None = None
+    batch: int = 128
+    ramp: float = 1.0
+    clip: float = math.inf
+    images: int | None = None
+
+    def describe(self) -> dict:
+        return {**asdict(self), "schedule": self.schedule.__name__, "clip": self.clip if self.clip < math.inf else None}
+
+
+_FULL, _HEADS = Recipe(100, 0.1, stepwise), Recipe(25, 1e-3, constant, "adam")
+_SHORT = Recipe(15, 0.1, one_cycle, weight_decay=5e-4, ramp=0.75, clip=5.0)
+_TINY = Recipe(3, 0.05, one_cycle, clip=5.0, batch=64, images=256)
+# By name and kind of network, the best first.
+RECIPES = {
+    "full": {"sdnn": _FULL, "dynn": _FULL, "ic_only": _HEADS},
+    "short": {"sdnn": _SHORT, "dynn": _SHORT, "ic_only": replace(_HEADS, epochs=5)},
+    "tiny": {"sdnn": _TINY, "dynn": _TINY, "ic_only": replace(_HEADS, epochs=3, batch=64, images=256)},
+}

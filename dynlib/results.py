@@ -1,0 +1,108 @@
+"""What the experiments stored under ``results/``, read back and checked."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dynlib.checkpoints import read_card
+from dynlib.files import CHECKPOINTS, RESULTS
+
+
+class ResultsError(RuntimeError):
+    """Results that are missing, damaged or of other weights; the message is one line and names the file."""
+
+
+def stored(profile: str, experiment: str) -> Iterator[tuple[Path, dict]]:
+    """The files of an experiment, each with what it stands on, checked.
+
+    Raises:
+        ResultsError: no results, damaged ones, or results of other weights than the shipped ones.
+    """
+    folder = RESULTS / profile / experiment
+    paths = sorted(path for path in folder.glob("*") if path.suffix in (".csv", ".safetensors"))
+    if not paths:
+        raise ResultsError(f"{folder} holds no results: run `./run_all.sh --profile {profile}`")
+    for path in paths:
+        with named_if_damaged(path):
+            about = json.loads(path.with_suffix(".json").read_text())
+            weights = dict(about["weights"])
+        for network, digest in weights.items():
+            if digest != read_card(CHECKPOINTS / f"{network}.safetensors")["weights_sha256"]:
+                raise ResultsError(f"{path} was measured with other weights of {network}: delete it and run again")
+        yield path, about
+
+
+@contextmanager
+def named_if_damaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ResultsError(f"{path} is damaged ({error}): delete it and run again") from None
+
+
+def read_records(profile: str) -> pd.DataFrame:
+    """All records of RQ1; the per-image columns hold arrays ``[n]``, bool for ``correct`` and ``final``, else int.
+
+    Raises:
+        ResultsError: see ``stored``.
+    """
+    frames = []
+    for path, _ in stored(profile, "transferability"):
+        with named_if_damaged(path):
+            frame = pd.read_csv(path, dtype=str)
+            frame["eps_255"] = frame["eps_255"].astype(int)
+            for column in ("correct", "final", "exit", "depth"):
+                kind = bool if column in ("correct", "final") else int
+                frame[column] = [np.array(list(text), dtype=int).astype(kind) for text in frame[column]]
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def read_timing(profile: str) -> pd.DataFrame:
+    """Time and MACs of dynamic inference relative to a static network: a row for each network and batch size.
+
+    ``time_ratio`` is the median over the rounds, ``low`` and ``high`` the smallest and largest.
+    """
+    frames = []
+    for path, _ in stored(profile, "timing"):
+        with named_if_damaged(path):
+            frame = pd.read_csv(path)
+            frame["time_ratio"] = frame.dynamic_ms / frame.static_ms
+        frames.append(frame)
+    rounds = pd.concat(frames, ignore_index=True).groupby(["source", "batch"], as_index=False)
+    ratios = {"time_ratio": ("time_ratio", "median"), "low": ("time_ratio", "min"), "high": ("time_ratio", "max")}
+    return rounds.agg(macs_ratio=("macs_ratio", "first"), **ratios)
+
+
+class Outputs(NamedTuple):
+    """What a network's exits say of test images: ``logits`` ``[exits, n, classes]``, ``labels`` ``[n]``, ``macs`` ``[exits]``."""
+
+    network: str
+    logits: Tensor
+    labels: Tensor
+    macs: Tensor
+
+
+def read_outputs(profile: str) -> list[Outputs]:
+    """The stored outputs of every network.
+
+    Raises:
+        ResultsError: see ``stored``.
+    """
+    found = []
+    for path, _ in stored(profile, "outputs"):
+        with named_if_damaged(path):
+            tensors = load_file(path)
+            logits, labels = tensors["logits"].float(), tensors["labels"]
+        macs = read_card(CHECKPOINTS / path.name)["macs"]
+        found.append(Outputs(path.stem, logits, labels, torch.tensor(macs)))
+    return found
