@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dynlib import checkpoints, data
-from dynlib.attacks import ATTACKS, Attack, Iterative
+from dynlib.attacks import ATTACKS, PGD, Attack, Iterative
 from dynlib.behaviour import all_logits
 from dynlib.exits import MultiExitNetwork
 from dynlib.files import atomic, code_version
@@ -36,10 +36,7 @@ def transferability(
     targets: list[str],
     *,
     n_images: int,
-    attacks: list[str],
-    losses: list[str],
-    eps_255: list[int],
-    steps: int,
+    attacks: list[dict],
     threshold: float,
     seed: int,
     device: str,
@@ -50,9 +47,7 @@ def transferability(
         source: network id such as ``"cifar10-resnet56-dynn"``; all networks of one dataset.
         targets: network ids.
         n_images: the first n test images.
-        attacks, losses: names; a static source has one exit, so one loss, recorded as ``"final"``.
-        eps_255: radii in 255ths, 1 to 255.
-        steps: gradient steps of the iterative attacks.
+        attacks: the arguments of ``grid`` for each of them; a static source has one exit, so one loss, recorded as ``"final"``.
         threshold: of the confidence exits, in (0, 1).
         seed: of the random starts.
         device: a torch device.
@@ -66,13 +61,16 @@ def transferability(
     if {target.split("-")[0] for target in targets} != {dataset}:
         raise ValueError(f"targets {', '.join(targets)} are not all for the dataset of {source}")
     nets = {name: checkpoints.load_id(name).to(device) for name in {source: None, **dict.fromkeys(targets)}}
-    losses = losses if nets[source].n_exits > 1 else ["final"]
-    grid, mechanism = attack_grid(attacks, losses, eps_255, steps, threshold, seed), ConfidenceExit(threshold)
+    if nets[source].n_exits == 1:
+        attacks = [{**attack, "losses": ["final"]} for attack in attacks]
+    # One that is asked for twice, as a static source's may be, is made once.
+    made = dict.fromkeys(attack for spec in attacks for attack in grid(**spec, threshold=threshold, seed=seed))
+    mechanism = ConfidenceExit(threshold)
     split = data.load(dataset, "test", n_images)
     images, labels = split.inputs.to(device), split.labels.to(device)
     clean = {"attack": "none", "loss": "none", "eps_255": 0}
     rows = [observe(clean, source, t, nets[t], mechanism, images, labels) for t in targets]
-    for attack in progress(grid, f"attacks on {source}"):
+    for attack in progress(made, f"attacks on {source}"):
         batches = zip(images.split(BATCH), labels.split(BATCH), strict=True)
         adversarial = torch.cat([attack(nets[source], x, y).adversarial for x, y in batches])
         what = {"attack": attack.name, "loss": attack.loss, "eps_255": round(attack.eps * 255)}
@@ -80,19 +78,26 @@ def transferability(
     return rows
 
 
-def attack_grid(attacks: list[str], losses: list[str], eps_255: list[int], steps: int, threshold: float, seed: int) -> list[Attack]:
-    """Every attack with every loss and radius; ``steps`` goes to those that iterate.
+def grid(
+    *, name: str, losses: list[str], eps_255: list[int], steps: int | None = None, threshold: float, seed: int
+) -> list[Attack]:
+    """One attack with every loss and radius.
 
+    Args:
+        name: in ``ATTACKS``.
+        losses: names, see ``dynlib.attacks.losses``.
+        eps_255: radii in 255ths, 1 to 255.
+        steps: gradient steps, for an attack that iterates.
+        threshold, seed: as for ``transferability``.
     Raises:
         ValueError: unknown name, or a value out of range.
     """
-    grid = []
-    for name, loss, eps in product(attacks, losses, eps_255):
-        if name not in ATTACKS:
-            raise ValueError(f"unknown attack {name!r}: choose one of {', '.join(ATTACKS)}")
-        iterates = {"steps": steps} if issubclass(ATTACKS[name], Iterative) else {}
-        grid.append(ATTACKS[name](eps=eps / 255, loss=loss, mechanism=ConfidenceExit(threshold), seed=seed, **iterates))
-    return grid
+    if name not in ATTACKS:
+        raise ValueError(f"unknown attack {name!r}: choose one of {', '.join(ATTACKS)}")
+    if (steps is not None) != issubclass(ATTACKS[name], Iterative):
+        raise ValueError(f"{name} {'takes no' if steps else 'needs'} steps")
+    more = {"mechanism": ConfidenceExit(threshold), "seed": seed, **({"steps": steps} if steps else {})}
+    return [ATTACKS[name](eps=eps / 255, loss=loss, **more) for loss, eps in product(losses, eps_255)]
 
 
 @torch.no_grad()
@@ -111,6 +116,60 @@ def observe(
     return {"source": source, "target": target, **what} | {
         name: "".join(str(int(value)) for value in column) for name, column in columns.items()
     }
+
+
+def efficiency(
+    source: str,
+    targets: list[str],
+    *,
+    n_images: int,
+    losses: list[str],
+    eps_255: int,
+    steps: list[int],
+    threshold: float,
+    seed: int,
+    device: str,
+) -> list[Record]:
+    """RQ1: what PGD spends until an image fools the network that it is made on, and what a number of steps buys on others.
+
+    Args:
+        source, targets, n_images, threshold, seed, device: as for ``transferability``.
+        losses: as for ``grid``.
+        eps_255: radius in 255ths; the step size is a quarter of it.
+        steps: numbers of gradient steps; the largest is also the bound of the white-box attack, which stops at success.
+    Returns:
+        A row for each loss, target and number of steps; for the source itself one row a loss with the stopping attack. ``made``
+        and ``kmacs`` hold each image's steps and thousands of MACs, forward and backward, separated by spaces; ``seconds`` is the
+        time of the whole attack.
+    Raises:
+        ValueError, DataError, CheckpointError: as above.
+    """
+    nets = {name: checkpoints.load_id(name).to(device) for name in dict.fromkeys((source, *targets))}
+    mechanism, net = ConfidenceExit(threshold), nets[source]
+    split = data.load(net.dataset, "test", n_images)
+    images, labels = split.inputs.to(device), split.labels.to(device)
+    clean = {"loss": "none", "eps_255": 0, "steps": 0, "made": "", "kmacs": "", "seconds": 0.0}
+    rows = [{**clean, **observe({}, source, t, nets[t], mechanism, images, labels)} for t in nets]
+    runs = [(loss, n, stop) for loss in (losses if net.n_exits > 1 else ["final"]) for n, stop in _budgets(steps)]
+    for loss, n, stop in progress(runs, f"cost of attacks on {source}"):
+        attack = PGD(eps=eps_255 / 255, loss=loss, steps=n, early_stop=stop, mechanism=mechanism, seed=seed)
+        start = time.perf_counter()
+        batches = zip(images.split(BATCH), labels.split(BATCH), strict=True)
+        results = [torch.cat(part) for part in zip(*(attack(net, x, y) for x, y in batches), strict=True)]
+        spent = {
+            "made": " ".join(str(value) for value in results[2].tolist()),
+            "kmacs": " ".join(str(value // 1000) for value in results[3].tolist()),
+            "seconds": round(time.perf_counter() - start, 2),
+        }
+        what = {"loss": loss, "eps_255": eps_255, "steps": n, **spent}
+        shown = [source] if stop else [target for target in targets if target != source]
+        rows += [{**what, **observe({}, source, t, nets[t], mechanism, results[0], labels)} for t in shown]
+    return rows
+
+
+def _budgets(steps: list[int]) -> list[tuple[int, bool]]:
+    """The attack that stops at success, then one for each number of steps."""
+    return [(max(steps), True), *((n, False) for n in sorted(steps))]
 
 
 @torch.no_grad()
@@ -175,7 +234,7 @@ def timing(
     return rows
 
 
-EXPERIMENTS = {"transferability": transferability, "outputs": outputs, "timing": timing}
+EXPERIMENTS = {function.__name__: function for function in (transferability, efficiency, outputs, timing)}
 
 
 def provenance(settings: dict, networks: list[str], seconds: float) -> dict:

@@ -1,11 +1,15 @@
 """Rates with intervals and paired tests, all derived from what is stored per image in ``results/``."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import torch
 from scipy import stats
 
 from dynlib import behaviour
+from dynlib.checkpoints import read_card
+from dynlib.files import CHECKPOINTS
 from dynlib.mechanisms import FALL_BACKS, ConfidenceExit
 from dynlib.results import Outputs, ResultsError
 
@@ -38,6 +42,28 @@ def bootstrap_mean(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of the mean over images, of values ``[n]``."""
     interval = stats.bootstrap((values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=seed, batch=1000)
     return interval.confidence_interval.low.item(), interval.confidence_interval.high.item()
+
+
+def bootstrap(
+    cells: list[tuple[str, np.ndarray]], statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of the mean over cells of a statistic of sums over images.
+
+    Args:
+        cells: for each the name of what its images are, and columns ``[images, m]``. Cells of one name are made on the same images,
+            so those are resampled once for all of them.
+        statistic: from sums ``[..., m]`` to values ``[...]``.
+        seed: of the resampling.
+    """
+    rng, totals = np.random.default_rng(seed), np.zeros(RESAMPLES)
+    for name in dict.fromkeys(name for name, _ in cells):
+        columns = np.stack([columns for other, columns in cells if other == name])  # [cells, images, m]
+        n = columns.shape[1]
+        for part in np.split(np.arange(RESAMPLES), 20):
+            drawn = rng.multinomial(n, np.full(n, 1 / n), len(part)).astype(float)  # how often each image is drawn
+            totals[part] += statistic(drawn @ columns).sum(axis=0)
+    low, high = np.percentile(totals / len(cells), [2.5, 97.5])
+    return low.item(), high.item()
 
 
 def exit_table(outputs: list[Outputs]) -> pd.DataFrame:
@@ -96,7 +122,7 @@ def transfer_rates(records: pd.DataFrame) -> pd.DataFrame:
         ResultsError: a pair without such an image.
     """
     rows = []
-    clean = _clean(records)
+    clean = clean_masks(records)
     for record in _attacked(records):
         counts = clean[record.source] & clean[record.target]
         n, fooled = counts.sum(), (counts & ~record.correct).sum()
@@ -114,27 +140,48 @@ def direction_differences(records: pd.DataFrame) -> pd.DataFrame:
     """C1, cell by cell: rate(DyNN -> SDNN) - rate(SDNN -> DyNN) for each dataset, model, attack, loss of the DyNN and radius.
 
     Both rates are on the images that both networks classify rightly as deployed; the difference has a bootstrap interval over
-    images and the p value of an exact McNemar test. Column ``per_image`` holds the images' differences, -1, 0 or 1.
+    images and the p value of an exact McNemar test. Column ``per_image`` holds ``[images]`` differences, -1, 0 or 1, and NaN
+    where an image does not count.
     """
-    clean, rows = _clean(records), []
+    clean, rows = clean_masks(records), []
     attacked = {(r.source, r.target, r.attack, r.loss, r.eps_255): ~r.correct for r in _attacked(records)}
     for (source, target, attack, loss, eps), to_static in attacked.items():
         if not source.endswith("-dynn") or target != source.removesuffix("dynn") + "sdnn":
             continue
-        counts = clean[source] & clean[target]
-        forth, back = to_static[counts], attacked[target, source, attack, "final", eps][counts]
-        difference = forth.astype(int) - back.astype(int)
+        per_image = to_static.astype(float) - attacked[target, source, attack, "final", eps]
+        per_image[~(clean[source] & clean[target])] = np.nan
+        difference = per_image[~np.isnan(per_image)]
         dataset, model, _ = source.split("-")
         p = mcnemar((difference > 0).sum(), (difference < 0).sum())
         rows.append(
-            (dataset, model, attack, loss, eps, len(difference), difference.mean(), *bootstrap_mean(difference), p, difference)
+            (dataset, model, attack, loss, eps, len(difference), difference.mean(), *bootstrap_mean(difference), p, per_image)
         )
     return pd.DataFrame(rows, columns=["dataset", "model", *SETTING, "n", "difference", "low", "high", "p", "per_image"])
 
 
-def _clean(records: pd.DataFrame) -> dict[str, np.ndarray]:
+def side_effects(records: pd.DataFrame) -> pd.DataFrame:
+    """What examples do to the computation of a dynamic network of the source's architecture, whatever they do to its answer.
+
+    For each source, target, attack, loss and radius (0: clean images): the mean cost as a share of the MACs of a full run, with a
+    bootstrap interval over images, and the shares of images that leave earlier and later than when clean.
+    """
+    rows, clean = [], {row.target: row.depth for row in records[records.attack == "none"].itertuples()}
+    for row in records.itertuples():
+        (dataset, model, kind), target = row.source.split("-"), row.target.split("-")
+        if model != target[1] or target[2] == "sdnn":
+            continue
+        macs = np.array(read_card(CHECKPOINTS / f"{row.target}.safetensors")["macs"])
+        cost, before = macs[row.depth] / macs[-1], clean[row.target]
+        moved = (row.depth < before).mean(), (row.depth > before).mean()
+        about = (dataset, model, kind, target[2], row.attack, row.loss, row.eps_255)
+        rows.append((*about, cost.mean(), *bootstrap_mean(cost), *moved))
+    names = ["dataset", "model", "kind", "target_kind", *SETTING, "cost", "low", "high", "earlier", "later"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def clean_masks(records: pd.DataFrame) -> dict[str, np.ndarray]:
     """For each network the mask of clean images that it classifies rightly as deployed."""
-    rows = records[records.attack == "none"]
+    rows = records[records.loss == "none"]
     return dict(zip(rows.target, rows.correct, strict=True))
 
 

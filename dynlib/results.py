@@ -49,8 +49,11 @@ def named_if_damaged(path: Path) -> Iterator[None]:
         raise ResultsError(f"{path} is damaged ({error}): delete it and run again") from None
 
 
+FLAGS, NUMBERS = ("correct", "final"), ("exit", "depth")  # columns of one character per image
+
+
 def read_records(profile: str) -> pd.DataFrame:
-    """All records of RQ1; the per-image columns hold arrays ``[n]``, bool for ``correct`` and ``final``, else int.
+    """All records of the transfer matrix; the per-image columns hold arrays ``[n]``, bool for ``FLAGS``, int for ``NUMBERS``.
 
     Raises:
         ResultsError: see ``stored``.
@@ -58,13 +61,33 @@ def read_records(profile: str) -> pd.DataFrame:
     frames = []
     for path, _ in stored(profile, "transferability"):
         with named_if_damaged(path):
-            frame = pd.read_csv(path, dtype=str)
-            frame["eps_255"] = frame["eps_255"].astype(int)
-            for column in ("correct", "final", "exit", "depth"):
-                kind = bool if column in ("correct", "final") else int
-                frame[column] = [np.array(list(text), dtype=int).astype(kind) for text in frame[column]]
+            frames.append(_parsed(pd.read_csv(path, dtype=str)))
+    return pd.concat(frames, ignore_index=True)
+
+
+def read_efficiency(profile: str) -> pd.DataFrame:
+    """All records of what attacks cost, as above; ``made`` and ``macs`` hold each image's steps and MACs, int ``[n]``.
+
+    Raises:
+        ResultsError: see ``stored``.
+    """
+    frames = []
+    for path, _ in stored(profile, "efficiency"):
+        with named_if_damaged(path):
+            frame = _parsed(pd.read_csv(path, dtype=str, keep_default_na=False))
+            frame["steps"], frame["seconds"] = frame.steps.astype(int), frame.seconds.astype(float)
+            frame["made"] = [np.array(text.split(), dtype=int) for text in frame.made]
+            frame["macs"] = [1000 * np.array(text.split(), dtype=int) for text in frame.pop("kmacs")]
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
+
+
+def _parsed(frame: pd.DataFrame) -> pd.DataFrame:
+    frame["eps_255"] = frame["eps_255"].astype(int)
+    for column in FLAGS + NUMBERS:
+        kind = bool if column in FLAGS else int
+        frame[column] = [np.array(list(text), dtype=int).astype(kind) for text in frame[column]]
+    return frame
 
 
 def read_timing(profile: str) -> pd.DataFrame:

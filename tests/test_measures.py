@@ -7,7 +7,7 @@ import torch
 
 from dynlib import claims, data, experiments, results
 from dynlib.attacks import PGD
-from dynlib.claims import judge_c1
+from dynlib.claims import judge_c1, pooled_interval
 from dynlib.measures import (
     bootstrap_mean,
     direction_differences,
@@ -49,7 +49,7 @@ def test_rates_by_hand():
 
 def test_differences_by_hand():
     (row,) = direction_differences(records()).itertuples()
-    assert row.per_image.tolist() == [0, 1, 1, 0]
+    np.testing.assert_array_equal(row.per_image, [np.nan, 0, 1, 1, 0, np.nan])
     assert row.difference == 0.5
     assert row.p == mcnemar(2, 0) == 0.5
     assert (row.low, row.high) == bootstrap_mean(np.array([0, 1, 1, 0]))
@@ -126,7 +126,7 @@ def test_bootstrap_interval_covers_as_it_should():
 def cells(*means, n=200):
     rng = np.random.default_rng(1)
     rows = [np.sign(mean) * (rng.random(n) < abs(mean)) for mean in means]
-    return pd.DataFrame({"difference": [row.mean() for row in rows], "n": n, "per_image": rows})
+    return pd.DataFrame({"dataset": "cifar10", "difference": [row.mean() for row in rows], "n": n, "per_image": rows})
 
 
 @pytest.mark.parametrize(
@@ -150,6 +150,19 @@ def test_rule_of_c1(means, verdict):
     assert f"above 0 in {sum(mean > 0 for mean in means)} of {len(means)}" in finding.seen
 
 
+def test_pooled_interval_knows_that_models_share_their_images():
+    """Cells that say the same of the same images tell no more than one of them; cells of other images do."""
+    rng = np.random.default_rng(0)
+    one = rng.choice([0.0, 1.0], 400)
+    one[:100] = np.nan  # these do not count
+    same = pd.DataFrame({"dataset": "cifar10", "per_image": [one] * 3})
+    other = same.assign(dataset=["a", "b", "c"])
+    half = 1.96 * np.nanstd(one) / np.sqrt(300)
+    assert pooled_interval(same) == pytest.approx((np.nanmean(one) - half, np.nanmean(one) + half), abs=0.01)
+    low, high = pooled_interval(other)
+    assert (high - low) / (2 * half) == pytest.approx(3**-0.5, rel=0.1)
+
+
 def test_readme_table_is_current():
     text = claims.README.read_text()
     assert claims.rendered(text) == text, "run `python -m dynlib.claims`"
@@ -171,10 +184,11 @@ def test_committed_records_come_from_this_code_and_these_weights(sdnn, dynn):
     """
     stored = results.read_records("quick")
     settings = json.loads((results.RESULTS / "quick" / "transferability" / f"{SDNN}.json").read_text())["settings"]
+    pgd = next(attack for attack in settings["attacks"] if attack["name"] == "pgd")
     images, labels = data.load("cifar10", "test", settings["n_images"])
     images = images[:64].float() / 255
     for source, target, net, other, loss in ((SDNN, DYNN, sdnn, dynn, "final"), (DYNN, SDNN, dynn, sdnn, "average")):
-        adversarial = PGD(eps=8 / 255, loss=loss, steps=settings["steps"])(net, images, labels[:64]).adversarial
+        adversarial = PGD(eps=8 / 255, loss=loss, steps=pgd["steps"])(net, images, labels[:64]).adversarial
         with torch.no_grad():
             confidence, answer = other(adversarial).softmax(dim=-1).max(dim=-1)
         right = []
@@ -227,7 +241,8 @@ def test_timing_rows(dynn, sdnn):
 
 
 def test_experiment_records_every_cell(dynn):
-    settings = {"attacks": ["fgsm"], "losses": ["final", "taken"], "eps_255": [4, 8], "steps": 1, "threshold": 0.9, "seed": 0}
+    attacks = [{"name": "fgsm", "losses": ["final", "taken"], "eps_255": [4, 8]}]
+    settings = {"attacks": attacks, "threshold": 0.9, "seed": 0}
     rows = experiments.transferability(DYNN, [SDNN, DYNN], n_images=5, device="cpu", **settings)
     assert len(rows) == 2 * (1 + 1 * 2 * 2)
     assert all(len(row[name]) == 5 for row in rows for name in ("correct", "final", "exit", "depth"))

@@ -13,12 +13,14 @@ import nbformat
 import pytest
 import yaml
 
+from dynlib.experiments import EXPERIMENTS
 from dynlib.files import ROOT
 from workflow import run
 from workflow.run import ProfileError, load_profile
 
 NOTEBOOK = ROOT / "notebooks" / "01_transferability.ipynb"
-TINY = {"n_images": 12, "steps": 2, "attacks": ["pgd"], "losses": ["final", "average"]}
+PGD = {"name": "pgd", "losses": ["final", "average"], "eps_255": [8], "steps": 2}
+TINY = {"n_images": 12, "attacks": [PGD]}
 
 
 @pytest.mark.parametrize("name", ["smoke", "quick", "paper"])
@@ -36,10 +38,15 @@ def test_shipped_profiles_are_sound(name):
         ({"transferability": {"n_images": "5"}}, "n_images is '5'"),
         ({"transferability": {"n_images": True}}, "n_images is True"),
         ({"transferability": {"n_images": 0}}, "need at least 1"),
-        ({"transferability": {"eps_255": [0]}}, "eps 0.0 is outside"),
-        ({"transferability": {"eps_255": 8}}, "eps_255 is 8"),
-        ({"transferability": {"losses": ["mean"]}}, "unknown loss 'mean'"),
-        ({"transferability": {"attacks": ["cw"]}}, "unknown attack 'cw'"),
+        ({"transferability": {"attacks": [PGD | {"eps_255": [0]}]}}, "eps 0.0 is outside"),
+        ({"transferability": {"attacks": [PGD | {"eps_255": 8}]}}, "eps_255 is 8"),
+        ({"transferability": {"attacks": [PGD | {"eps": [8]}]}}, "unknown setting of transferability, attacks 'eps'"),
+        ({"transferability": {"attacks": [PGD | {"losses": ["mean"]}]}}, "unknown loss 'mean'"),
+        ({"transferability": {"attacks": [PGD | {"name": "cw"}]}}, "unknown attack 'cw'"),
+        ({"transferability": {"attacks": [PGD | {"name": "fgsm"}]}}, "fgsm takes no steps"),
+        ({"transferability": {"attacks": [PGD | {"steps": None}]}}, "pgd needs steps"),
+        ({"timing": {"batches": [0]}}, "batches is .0.: need at least 1"),
+        ({"outputs": {"threshold": 0.9}}, "unknown setting of outputs 'threshold'"),
         ({"transferability": {"threshold": 1.5}}, "threshold 1.5 is outside"),
         ({"notebooks": {"01_transferability": {"main_eps": 8}}}, "no parameter 'main_eps'"),
         ({"notebooks": {"01_transferability": {"main_eps_255": "8"}}}, "main_eps_255 is '8', not a int"),
@@ -49,7 +56,7 @@ def test_shipped_profiles_are_sound(name):
 def test_bad_profiles_are_refused(monkeypatch, tmp_path, change, message):
     profile = yaml.safe_load((run.PROFILES / "quick.yaml").read_text())
     for key, value in change.items():
-        profile[key] = {**profile[key], **value} if key == "transferability" else value
+        profile[key] = {**profile[key], **value} if key in EXPERIMENTS else value
     (tmp_path / "changed.yaml").write_text(yaml.safe_dump({k: v for k, v in profile.items() if v is not None or k == "recipe"}))
     monkeypatch.setattr(run, "PROFILES", tmp_path)
     with pytest.raises(ProfileError, match=f"profile changed: .*{message}"):
@@ -113,6 +120,8 @@ def house(tmp_path):
         path = copy / "workflow" / "profiles" / "smoke.yaml"
         profile = yaml.safe_load(path.read_text())
         profile["transferability"].update(TINY)
+        profile["efficiency"].update(n_images=12, steps=[2], losses=["taken"])
+        profile["outputs"]["n_images"] = profile["timing"]["n_images"] = 12
         path.write_text(yaml.safe_dump(profile))
         return copy
 
@@ -138,7 +147,9 @@ def dates(house: Path) -> dict[Path, float]:
 
 
 def produced(house: Path) -> dict[str, bytes]:
-    files = [*house.glob("figures/smoke/*"), *house.glob("results/smoke/*/*.csv"), *house.glob("results/smoke/claims/*")]
+    """All that must be the same, byte for byte, on a second run: everything but what was measured with a clock."""
+    files = [*house.glob("figures/smoke/*"), *house.glob("results/smoke/claims/*")]
+    files += [path for name in ("transferability", "outputs") for path in house.glob(f"results/smoke/{name}/*.[cs]*")]
     return {str(path.relative_to(house)): path.read_bytes() for path in files}
 
 
@@ -159,7 +170,8 @@ def test_killed_run_goes_on_to_the_same_end(house):
     os.killpg(second.pid, signal.SIGKILL)
     second.communicate()
     assert len(list(done.glob("timings/*.done"))) == 1
-    kept = {path: path.stat().st_mtime for path in done.glob("transferability/*.csv")}
+    kept = {path: path.stat().st_mtime for path in done.glob("*/cifar10-*.[cs]*")}
+    assert kept
     third = start(killed)
     _, err = third.communicate()
     assert third.returncode == 0, err
@@ -167,7 +179,7 @@ def test_killed_run_goes_on_to_the_same_end(house):
 
     expected = produced(whole)
     assert produced(killed) == expected
-    assert len([name for name in expected if name.endswith((".pdf", ".png"))]) == 8
+    assert len([name for name in expected if name.endswith(".pdf")]) == 14
 
     before, stamps = processor_seconds(), dates(whole)
     again = start(whole)

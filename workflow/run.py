@@ -6,6 +6,7 @@ import inspect
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -58,21 +59,31 @@ def check_names(given: dict, known: set[str], what: str) -> None:
 
 def check_experiment(name: str, settings: dict[str, Any]) -> None:
     """Against the experiment's signature, then each value by what it is for."""
-    experiment = experiments.EXPERIMENTS[name]
-    names = {key for key, p in inspect.signature(experiment).parameters.items() if p.kind is p.KEYWORD_ONLY} - {"device"}
-    check_names(settings, names, f"setting of {name}")
-    hints = get_type_hints(experiment)
-    for key, value in settings.items():
+    check_call(experiments.EXPERIMENTS[name], settings, name, given_elsewhere={"device"})
+    for key in {"n_images", "batches", "rounds", "steps"} & set(settings):
+        if min(settings[key] if isinstance(settings[key], list) else [settings[key]], default=0) < 1:
+            raise ProfileError(f"{name}: {key} is {settings[key]}: need at least 1")
+    if "threshold" in settings:
+        ConfidenceExit(settings["threshold"])
+    if "losses" in settings:
+        pgd = {"name": "pgd", "eps_255": [settings["eps_255"]], "steps": max(settings["steps"])}
+        experiments.grid(**pgd, losses=settings["losses"], threshold=settings["threshold"], seed=settings["seed"])
+    for spec in settings.get("attacks", []):
+        check_call(experiments.grid, spec, f"{name}, attacks", given_elsewhere={"threshold", "seed"})
+        experiments.grid(**spec, threshold=settings["threshold"], seed=settings["seed"])
+
+
+def check_call(function: Callable, given: dict[str, Any], what: str, given_elsewhere: set[str]) -> None:
+    """Names and types of settings against a function's keyword-only parameters."""
+    parameters = {k: p for k, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    optional = {key for key, parameter in parameters.items() if parameter.default is not parameter.empty}
+    check_names(given, set(parameters) - given_elsewhere - (optional - set(given)), f"setting of {what}")
+    hints = get_type_hints(function)
+    for key, value in given.items():
         try:
             TypeAdapter(hints[key]).validate_python(value, strict=True)
         except ValidationError:
-            raise ProfileError(f"{name}: {key} is {value!r}, not {hints[key]}") from None
-        if key in ("n_images", "batches", "rounds") and min(value if isinstance(value, list) else [value], default=0) < 1:
-            raise ProfileError(f"{name}: {key} is {value}: need at least 1")
-    if "threshold" in settings:
-        ConfidenceExit(settings["threshold"])
-    if "attacks" in settings:
-        experiments.attack_grid(**{key: value for key, value in settings.items() if key != "n_images"})
+            raise ProfileError(f"{what}: {key} is {value!r}, not {hints[key]}") from None
 
 
 def check_parameters(path: Path, parameters: dict[str, Any]) -> None:

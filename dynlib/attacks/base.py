@@ -19,7 +19,8 @@ class AttackResult(NamedTuple):
 
     ``adversarial`` float32 ``[batch, 3, 32, 32]`` in [0, 1]; ``success`` bool ``[batch]``: the network as deployed answers wrongly;
     ``steps`` int64 ``[batch]``: gradient steps made; ``macs`` int64 ``[batch]``: multiply-accumulates of the attack's forward and
-    backward passes. A backward pass to the image counts as much as its forward pass, which holds to within 1 %.
+    backward passes, and of finding out which exit a clean image takes where the loss asks. A backward pass to the image counts as
+    much as its forward pass, which holds to within 1 %.
     """
 
     adversarial: Tensor
@@ -109,10 +110,10 @@ class Attack:
         return AttackResult(adversarial, success, steps, macs)
 
     def _run(self, net: MultiExitNetwork, images: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
-        depth = loss.depth(net, self.mechanism, images)
+        depth, macs = loss.depth(net, self.mechanism, images)
         pass_macs = 2 * net.macs.to(images.device)[depth]
         adversarial, memory = self.start(images), torch.zeros_like(images)
-        steps, macs = torch.zeros_like(labels), torch.zeros_like(labels)
+        steps = torch.zeros_like(labels)
         active = torch.arange(len(images), device=images.device)
         for _ in range(self.steps):
             gradient, done = self._gradient(net, adversarial[active], labels[active], depth[active], loss)

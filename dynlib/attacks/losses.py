@@ -25,13 +25,17 @@ class Loss:
         """The losses to attack with; of several, each image keeps the attack that raises the mean cross-entropy most."""
         return [self]
 
-    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> Tensor:
-        """The deepest exit that the gradient of each clean image needs, int64 ``[batch]``."""
+    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The deepest exit that the gradient of each clean image needs, and the MACs spent to find out: int64 ``[batch]`` each."""
         raise NotImplementedError
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Losses ``[batch]`` from the logits ``[depth + 1, batch, classes]`` of the exits that were run."""
         raise NotImplementedError
+
+
+def everywhere(number: int, images: Tensor) -> Tensor:
+    return torch.full((len(images),), number, device=images.device)
 
 
 class Deepest(Loss):
@@ -49,10 +53,10 @@ class AtExit(Deepest):
 
     exit: int
 
-    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> Tensor:
+    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
         if not -net.n_exits <= self.exit < net.n_exits:
             raise ValueError(f"exit {self.exit} is out of range: the network has {net.n_exits} exits")
-        return torch.full((len(images),), self.exit % net.n_exits, device=images.device)
+        return everywhere(self.exit % net.n_exits, images), everywhere(0, images)
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,9 @@ class Taken(Deepest):
 
     display, colour, dash = "exit taken", "C1", ":"
 
-    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> Tensor:
-        return mechanism.infer(net, images).exit
+    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
+        decision = mechanism.infer(net, images)
+        return decision.exit, net.macs.to(images.device)[decision.depth]
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,8 @@ class Average(Loss):
 
     display, colour, dash = "average", "C2", "-"
 
-    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> Tensor:
-        return torch.full((len(images),), net.n_exits - 1, device=images.device)
+    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
+        return everywhere(net.n_exits - 1, images), everywhere(0, images)
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         exits, batch, _ = logits.shape

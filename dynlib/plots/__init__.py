@@ -1,5 +1,6 @@
 """What the notebooks plot: functions from a table to a figure."""
 
+from dynlib.plots.efficiency import computation_over_radius, cost_ratio_panels, success_over_cost
 from dynlib.plots.exits import accuracy_cost, calibration_lines, easy_to_hard, leaving_bars, overthinking_bars
 from dynlib.plots.gallery import exit_gallery
 from dynlib.plots.schematic import architecture, schematic
@@ -9,6 +10,8 @@ __all__ = [
     "accuracy_cost",
     "architecture",
     "calibration_lines",
+    "computation_over_radius",
+    "cost_ratio_panels",
     "difference_panels",
     "easy_to_hard",
     "exit_gallery",
@@ -16,4 +19,5 @@ __all__ = [
     "overthinking_bars",
     "rate_panels",
     "schematic",
+    "success_over_cost",
 ]
