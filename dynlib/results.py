@@ -13,8 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dynlib.checkpoints import read_card
+from dynlib.checkpoints import KINDS, read_card
+from dynlib.data import DIGESTS
 from dynlib.files import CHECKPOINTS, RESULTS
+from dynlib.models import MODELS
 
 
 class ResultsError(RuntimeError):
@@ -28,7 +30,7 @@ def stored(profile: str, experiment: str) -> Iterator[tuple[Path, dict]]:
         ResultsError: no results, damaged ones, or results of other weights than the shipped ones.
     """
     folder = RESULTS / profile / experiment
-    paths = sorted(path for path in folder.glob("*") if path.suffix in (".csv", ".safetensors"))
+    paths = sorted((path for path in folder.glob("*") if path.suffix in (".csv", ".safetensors")), key=_rank)
     if not paths:
         raise ResultsError(f"{folder} holds no results: run `./run_all.sh --profile {profile}`")
     for path in paths:
@@ -39,6 +41,12 @@ def stored(profile: str, experiment: str) -> Iterator[tuple[Path, dict]]:
             if digest != read_card(CHECKPOINTS / f"{network}.safetensors")["weights_sha256"]:
                 raise ResultsError(f"{path} was measured with other weights of {network}: delete it and run again")
         yield path, about
+
+
+def _rank(path: Path) -> tuple[int, ...]:
+    """Of a network among the others: as the paper names them, static before dynamic."""
+    known = (list(DIGESTS), MODELS, list(KINDS))
+    return tuple(names.index(name) for name, names in zip(path.stem.split("-"), known, strict=True))
 
 
 @contextmanager

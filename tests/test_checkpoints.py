@@ -61,16 +61,16 @@ def test_card_agrees_with_the_network(name):
             assert found["operating_points"][fall_back][goal] == pytest.approx(expected, abs=0.5), goal
 
 
-DYNAMIC = [name for name in SHIPPED if not name.endswith("sdnn")]
+JOINT = [name for name in SHIPPED if name.endswith("-dynn")]
 
 
-@pytest.mark.parametrize("name", [name for name in DYNAMIC if name.startswith("cifar10-")])
+@pytest.mark.parametrize("name", [name for name in JOINT if name.startswith("cifar10-")])
 def test_a_dynamic_network_saves_a_third_of_its_cost(name):
     points = checkpoints.load_id(name).card["operating_points"]
     assert points["most_confident"][CHEAPEST]["macs"] <= 65
 
 
-@pytest.mark.parametrize("name", [name for name in DYNAMIC if name.endswith("-dynn")])
+@pytest.mark.parametrize("name", JOINT)
 def test_a_dynamic_network_ends_as_well_as_its_static_one(name):
     ends = [checkpoints.load_id(n).card["test_accuracy"][-1] for n in (name, name.replace("-dynn", "-sdnn"))]
     assert ends[0] == pytest.approx(ends[1], abs=1.5)

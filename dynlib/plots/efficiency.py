@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from dynlib.attacks.losses import get_loss
 from dynlib.checkpoints import KINDS
@@ -31,9 +32,12 @@ def success_over_cost(curves: pd.DataFrame, ylabel: str) -> Figure:
     def draw(axes: Axes, cell: pd.DataFrame) -> None:
         for (kind, loss), curve in cell.groupby(["kind", "loss"], sort=False):
             style = look(kind, loss)
-            axes.plot(curve.mmacs, 100 * curve.rate, markevery=1, **style)
+            axes.plot(curve.mmacs, 100 * curve.rate, **style)
             axes.fill_between(curve.mmacs, 100 * curve.low, 100 * curve.high, color=style["color"], alpha=0.12, lw=0)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda mmacs, _: f"{mmacs:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_ylim(-3, 103)
 
     return panels(curves, draw, "MACs per image (millions)", ylabel)
@@ -57,6 +61,7 @@ def cost_ratio_panels(ratios: pd.DataFrame, main: pd.Series) -> Figure:
         panel.axvline(1, color="black", lw=0.6)
         panel.set_xscale("log", base=2)
         panel.xaxis.set_major_formatter(lambda ratio, _: f"{ratio:g}")
+        panel.xaxis.set_major_locator(LogLocator(base=2))
         panel.set_yticks(range(len(cell)), [get_loss(loss).display for loss in cell.loss])
         panel.set_ylim(len(cell) - 0.5, -0.5)
         panel.set_title(cell_name(dataset, model))

@@ -17,8 +17,8 @@ def panels(
 ) -> Figure:
     """A row of panels for each dataset, a panel for each model; ``draw`` fills one from its rows. One legend below all."""
     datasets, models = list(dict.fromkeys(table.dataset)), list(dict.fromkeys(table.model))
-    width = PAGE * max(len(models), 1.5) / 3
-    size = (width, height * len(datasets) + 0.3)
+    width = max(4.6, PAGE * len(models) / 3)  # room for the legend
+    size = (width, height * len(datasets) + 0.5)
     fig, axes = plt.subplots(len(datasets), len(models), figsize=size, sharey="row", squeeze=False)
     for (dataset, model), cell in table.groupby(["dataset", "model"], sort=False):
         panel = axes[datasets.index(dataset)][models.index(model)]
@@ -28,7 +28,9 @@ def panels(
         row[0].set_ylabel(ylabel)
     for panel in axes[-1]:
         panel.set_xlabel(xlabel)
-    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, columnspacing=1)
+    fig.legend(
+        *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3 if width == PAGE else 2, columnspacing=1
+    )
     return fig
 
 
@@ -42,7 +44,7 @@ def accuracy_cost(exits: pd.DataFrame, thresholds: pd.DataFrame) -> Figure:
 
     def draw(axes: Axes, cell: pd.DataFrame) -> None:
         for kind, rows in cell.groupby("kind", sort=False):
-            look = {"color": KINDS[kind].colour, "marker": KINDS[kind].marker}
+            look = {"color": KINDS[kind].colour, "marker": KINDS[kind].marker, "zorder": 3 if kind == "sdnn" else 2}
             spread = 100 * pd.concat([rows.accuracy - rows.low, rows.high - rows.accuracy], axis=1).T
             label = KINDS[kind].display + (", each exit alone" if len(rows) > 1 else "")
             axes.errorbar(rows.mmacs, 100 * rows.accuracy, spread, ls="", capsize=1.5, label=label, mfc="white", lw=0.8, **look)
