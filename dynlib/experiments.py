@@ -24,11 +24,11 @@ from dynlib.attacks import ATTACKS, PGD, Attack, Iterative
 from dynlib.behaviour import all_logits
 from dynlib.exits import MultiExitNetwork
 from dynlib.files import atomic, code_version
-from dynlib.mechanisms import ConfidenceExit, Mechanism
+from dynlib.mechanisms import ConfidenceExit
 from dynlib.progress import progress
 
 BATCH = 100
-Record = dict[str, str | int]
+Record = dict[str, str | int | float]
 
 
 def transferability(
@@ -38,6 +38,7 @@ def transferability(
     n_images: int,
     attacks: list[dict],
     threshold: float,
+    other_thresholds: list[float],
     seed: int,
     device: str,
 ) -> list[Record]:
@@ -48,11 +49,13 @@ def transferability(
         targets: network ids.
         n_images: the first n test images.
         attacks: the arguments of ``grid`` for each of them; a static source has one exit, so one loss, recorded as ``"final"``.
-        threshold: of the confidence exits, in (0, 1).
+        threshold: of the confidence exits that the attacker expects, in (0, 1).
+        other_thresholds: further thresholds that the examples are shown to.
         seed: of the random starts.
         device: a torch device.
     Returns:
-        A row for each attack, loss, radius and target, and for each target one row with attack ``"none"``: clean images.
+        A row for each attack, loss, radius, target and, where the target is dynamic, threshold; and the same with attack
+        ``"none"``: clean images.
     Raises:
         ValueError: unknown name or value out of range.
         DataError, CheckpointError: data or network missing or damaged.
@@ -65,16 +68,16 @@ def transferability(
         attacks = [{**attack, "losses": ["final"]} for attack in attacks]
     # One that is asked for twice, as a static source's may be, is made once.
     made = dict.fromkeys(attack for spec in attacks for attack in grid(**spec, threshold=threshold, seed=seed))
-    mechanism = ConfidenceExit(threshold)
+    thresholds = list(dict.fromkeys((threshold, *other_thresholds)))
     split = data.load(dataset, "test", n_images)
     images, labels = split.inputs.to(device), split.labels.to(device)
     clean = {"attack": "none", "loss": "none", "eps_255": 0}
-    rows = [observe(clean, source, t, nets[t], mechanism, images, labels) for t in targets]
+    rows = [row for t in targets for row in observe(clean, source, t, nets[t], thresholds, images, labels)]
     for attack in progress(made, f"attacks on {source}"):
         batches = zip(images.split(BATCH), labels.split(BATCH), strict=True)
         adversarial = torch.cat([attack(nets[source], x, y).adversarial for x, y in batches])
         what = {"attack": attack.name, "loss": attack.loss, "eps_255": round(attack.eps * 255)}
-        rows += [observe(what, source, t, nets[t], mechanism, adversarial, labels) for t in targets]
+        rows += [row for t in targets for row in observe(what, source, t, nets[t], thresholds, adversarial, labels)]
     return rows
 
 
@@ -102,20 +105,21 @@ def grid(
 
 @torch.no_grad()
 def observe(
-    what: Record, source: str, target: str, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor, labels: Tensor
-) -> Record:
-    """One record: what a target makes of each image."""
-    logits = torch.cat([net(x) for x in images.split(BATCH)], dim=1)
-    decision = mechanism.decide(logits)
-    columns = {
-        "correct": decision.label == labels,
-        "final": logits[-1].argmax(dim=-1) == labels,
-        "exit": decision.exit,
-        "depth": decision.depth,
-    }
-    return {"source": source, "target": target, **what} | {
-        name: "".join(str(int(value)) for value in column) for name, column in columns.items()
-    }
+    what: Record, source: str, target: str, net: MultiExitNetwork, thresholds: list[float], images: Tensor, labels: Tensor
+) -> list[Record]:
+    """What a target makes of each image: a record for each threshold, or one where it has a single exit."""
+    logits, rows = torch.cat([net(x) for x in images.split(BATCH)], dim=1), []
+    for threshold in thresholds if net.n_exits > 1 else thresholds[:1]:
+        decision = ConfidenceExit(threshold).decide(logits)
+        columns = {
+            "correct": decision.label == labels,
+            "final": logits[-1].argmax(dim=-1) == labels,
+            "exit": decision.exit,
+            "depth": decision.depth,
+        }
+        texts = {name: "".join(str(int(value)) for value in column) for name, column in columns.items()}
+        rows.append({"source": source, "target": target, **what, "threshold": threshold if net.n_exits > 1 else "", **texts})
+    return rows
 
 
 def efficiency(
@@ -149,7 +153,7 @@ def efficiency(
     split = data.load(net.dataset, "test", n_images)
     images, labels = split.inputs.to(device), split.labels.to(device)
     clean = {"loss": "none", "eps_255": 0, "steps": 0, "made": "", "kmacs": "", "seconds": 0.0}
-    rows = [{**clean, **observe({}, source, t, nets[t], mechanism, images, labels)} for t in nets]
+    rows = [{**clean, **row} for t in nets for row in observe({}, source, t, nets[t], [threshold], images, labels)]
     runs = [(loss, n, stop) for loss in (losses if net.n_exits > 1 else ["final"]) for n, stop in _budgets(steps)]
     for loss, n, stop in progress(runs, f"cost of attacks on {source}"):
         attack = PGD(eps=eps_255 / 255, loss=loss, steps=n, early_stop=stop, mechanism=mechanism, seed=seed)
@@ -163,7 +167,7 @@ def efficiency(
         }
         what = {"loss": loss, "eps_255": eps_255, "steps": n, **spent}
         shown = [source] if stop else [target for target in targets if target != source]
-        rows += [{**what, **observe({}, source, t, nets[t], mechanism, results[0], labels)} for t in shown]
+        rows += [{**what, **row} for t in shown for row in observe({}, source, t, nets[t], [threshold], results[0], labels)]
     return rows
 
 

@@ -111,6 +111,35 @@ def leaving_table(outputs: list[Outputs], thresholds: list[float]) -> pd.DataFra
     return pd.DataFrame(rows, columns=["dataset", "model", "kind", "threshold", "exit", "share", "accuracy"])
 
 
+def confidence(outputs: Outputs, threshold: float) -> dict[str, float]:
+    """Of a network as deployed: its accuracy, and on the images that it classifies rightly its mean confidence and margin.
+
+    The margin is the difference between the two largest softmax probabilities of the exit that answers.
+    """
+    decision = ConfidenceExit(threshold).decide(outputs.logits)
+    right = decision.label == outputs.labels
+    first, second = decision.logits[right].softmax(dim=-1).topk(2).values.double().mean(dim=0).tolist()
+    return {"accuracy": right.double().mean().item(), "confidence": first, "margin": first - second}
+
+
+def as_deployed(records: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """The records of dynamic targets at one threshold, and those of static targets.
+
+    Raises:
+        ResultsError: there are none at this threshold.
+    """
+    if threshold not in set(records.threshold):
+        known = ", ".join(f"{t:g}" for t in sorted(set(records.threshold.dropna())))
+        raise ResultsError(f"nothing was measured at threshold {threshold}, but at {known}")
+    return records[(records.threshold == threshold) | records.threshold.isna()]
+
+
+def at_final_exit(records: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """The same with every network answering at its final exit, as if there were no mechanism."""
+    one = as_deployed(records, threshold)
+    return one.assign(correct=one.final)
+
+
 def transfer_rates(records: pd.DataFrame) -> pd.DataFrame:
     """Share of images that an attack turns: a row for each source, target, attack, loss and radius, with its Wilson interval.
 
@@ -157,6 +186,14 @@ def direction_differences(records: pd.DataFrame) -> pd.DataFrame:
             (dataset, model, attack, loss, eps, len(difference), difference.mean(), *bootstrap_mean(difference), p, per_image)
         )
     return pd.DataFrame(rows, columns=["dataset", "model", *SETTING, "n", "difference", "low", "high", "p", "per_image"])
+
+
+def readings(records: pd.DataFrame) -> pd.DataFrame:
+    """``direction_differences`` for every way to read the records: column ``reading`` is a threshold, or ``"final exit"``."""
+    thresholds = sorted(set(records.threshold.dropna()))
+    tables = [direction_differences(as_deployed(records, t)).assign(reading=f"{t:g}") for t in thresholds]
+    tables.append(direction_differences(at_final_exit(records, thresholds[0])).assign(reading="final exit"))
+    return pd.concat(tables, ignore_index=True)
 
 
 def side_effects(records: pd.DataFrame) -> pd.DataFrame:

@@ -91,7 +91,7 @@ def read_efficiency(profile: str) -> pd.DataFrame:
 
 
 def _parsed(frame: pd.DataFrame) -> pd.DataFrame:
-    frame["eps_255"] = frame["eps_255"].astype(int)
+    frame["eps_255"], frame["threshold"] = frame.eps_255.astype(int), pd.to_numeric(frame.threshold)
     for column in FLAGS + NUMBERS:
         kind = bool if column in FLAGS else int
         frame[column] = [np.array(list(text), dtype=int).astype(kind) for text in frame[column]]

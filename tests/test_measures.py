@@ -9,11 +9,14 @@ from dynlib import claims, data, experiments, results
 from dynlib.attacks import PGD
 from dynlib.claims import judge_c1, pooled_interval
 from dynlib.measures import (
+    as_deployed,
     bootstrap_mean,
+    confidence,
     direction_differences,
     exit_table,
     leaving_table,
     mcnemar,
+    readings,
     threshold_table,
     transfer_rates,
     wilson,
@@ -37,7 +40,8 @@ def records():
         (SDNN, DYNN, "pgd", "final", 8, bits("001110")),  # of images 2 to 5, image 2 is fooled
         (DYNN, SDNN, "pgd", "average", 8, bits("100010")),  # images 2, 3 and 4
     ]
-    return pd.DataFrame(rows, columns=["source", "target", "attack", "loss", "eps_255", "correct"])
+    table = pd.DataFrame(rows, columns=["source", "target", "attack", "loss", "eps_255", "correct"])
+    return table.assign(threshold=[0.9 if target == DYNN else np.nan for target in table.target])
 
 
 def test_rates_by_hand():
@@ -53,6 +57,19 @@ def test_differences_by_hand():
     assert row.difference == 0.5
     assert row.p == mcnemar(2, 0) == 0.5
     assert (row.low, row.high) == bootstrap_mean(np.array([0, 1, 1, 0]))
+
+
+def test_readings_by_hand():
+    """At 0.5 the DyNN is not fooled by the SDNN's examples, at its final exit it is wrong on one image more, when clean."""
+    table = records()
+    dynamic = table.target == DYNN
+    low = table[dynamic].assign(threshold=0.5, correct=[bits("011111"), bits("011111"), bits("011111")])
+    both = pd.concat([table, low], ignore_index=True)
+    both["final"] = [c & bits("101111") if t == DYNN else c for c, t in zip(both.correct, both.target, strict=True)]
+    differences = readings(both).set_index("reading").difference
+    assert differences.to_dict() == {"0.5": 0.75, "0.9": 0.5, "final exit": pytest.approx(2 / 3)}
+    with pytest.raises(ResultsError, match=r"nothing was measured at threshold 0\.8, but at 0\.5, 0\.9"):
+        as_deployed(both, 0.8)
 
 
 def test_pair_without_a_common_image_is_named():
@@ -97,6 +114,12 @@ def test_leaving_table_by_hand(outputs):
     table = leaving_table(outputs, [0.9]).set_index("exit")
     assert table.share.to_dict() == {1: 0.5, 2: 0.25, 0: 0.25}
     assert table.accuracy.to_dict() == {1: 0.5, 2: 0.0, 0: 1.0}
+
+
+def test_confidence_by_hand(outputs):
+    """At 0.5 all leave at exit 1; images 1 and 2 are right, with 0.95 and 0.8, and half of the rest on each other class."""
+    found = confidence(outputs[0], 0.5)
+    assert found == pytest.approx({"accuracy": 0.5, "confidence": 0.875, "margin": 0.875 - 0.125 / 2})
 
 
 def test_wilson_by_the_formula():
@@ -201,6 +224,7 @@ def test_committed_records_come_from_this_code_and_these_weights(sdnn, dynn):
             & (stored.attack == "pgd")
             & (stored.loss == loss)
             & (stored.eps_255 == 8)
+            & (stored.threshold.isna() | (stored.threshold == settings["threshold"]))
         ]
         (record,) = match.itertuples()
         assert (record.correct[:64] == right).mean() >= 0.95
@@ -210,7 +234,7 @@ def test_records_of_other_weights_are_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     with pytest.raises(ResultsError, match="holds no results"):
         results.read_records("quick")
-    row = {"source": SDNN, "target": SDNN, "attack": "none", "loss": "none", "eps_255": 0}
+    row = {"source": SDNN, "target": SDNN, "attack": "none", "loss": "none", "eps_255": 0, "threshold": ""}
     row |= dict.fromkeys(("correct", "final", "exit", "depth"), "01")
     path = tmp_path / "quick" / "transferability" / f"{SDNN}.csv"
     experiments.write([row], {"weights": {SDNN: "0"}}, path)
@@ -242,13 +266,13 @@ def test_timing_rows(dynn, sdnn):
 
 def test_experiment_records_every_cell(dynn):
     attacks = [{"name": "fgsm", "losses": ["final", "taken"], "eps_255": [4, 8]}]
-    settings = {"attacks": attacks, "threshold": 0.9, "seed": 0}
+    settings = {"attacks": attacks, "threshold": 0.9, "other_thresholds": [0.5], "seed": 0}
     rows = experiments.transferability(DYNN, [SDNN, DYNN], n_images=5, device="cpu", **settings)
-    assert len(rows) == 2 * (1 + 1 * 2 * 2)
+    assert len(rows) == (1 + 2) * (1 + 1 * 2 * 2)  # the static target has no threshold, the dynamic one two
     assert all(len(row[name]) == 5 for row in rows for name in ("correct", "final", "exit", "depth"))
     images, labels = data.load("cifar10", "test", 5)
     decision = ConfidenceExit(0.9).infer(dynn, images.float() / 255)
-    clean = next(row for row in rows if row["attack"] == "none" and row["target"] == DYNN)
+    clean = next(row for row in rows if (row["attack"], row["target"], row["threshold"]) == ("none", DYNN, 0.9))
     assert clean["correct"] == "".join(str(int(c)) for c in decision.label == labels)
     assert clean["exit"] == "".join(str(e) for e in decision.exit.tolist())
     with pytest.raises(ValueError, match="not all for the dataset"):

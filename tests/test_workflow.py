@@ -48,6 +48,7 @@ def test_shipped_profiles_are_sound(name):
         ({"timing": {"batches": [0]}}, "batches is .0.: need at least 1"),
         ({"outputs": {"threshold": 0.9}}, "unknown setting of outputs 'threshold'"),
         ({"transferability": {"threshold": 1.5}}, "threshold 1.5 is outside"),
+        ({"transferability": {"other_thresholds": [0.5, 0.0]}}, "threshold 0.0 is outside"),
         ({"notebooks": {"01_transferability": {"main_eps": 8}}}, "no parameter 'main_eps'"),
         ({"notebooks": {"01_transferability": {"main_eps_255": "8"}}}, "main_eps_255 is '8', not a int"),
         ({"notebooks": {"09_nothing": {}}}, "there is no notebooks/09_nothing.ipynb"),
@@ -179,7 +180,7 @@ def test_killed_run_goes_on_to_the_same_end(house):
 
     expected = produced(whole)
     assert produced(killed) == expected
-    assert len([name for name in expected if name.endswith(".pdf")]) == 14
+    assert len([name for name in expected if name.endswith(".pdf")]) == 15
 
     before, stamps = processor_seconds(), dates(whole)
     again = start(whole)

@@ -63,8 +63,8 @@ def check_experiment(name: str, settings: dict[str, Any]) -> None:
     for key in {"n_images", "batches", "rounds", "steps"} & set(settings):
         if min(settings[key] if isinstance(settings[key], list) else [settings[key]], default=0) < 1:
             raise ProfileError(f"{name}: {key} is {settings[key]}: need at least 1")
-    if "threshold" in settings:
-        ConfidenceExit(settings["threshold"])
+    for threshold in [settings[key] for key in ("threshold",) if key in settings] + settings.get("other_thresholds", []):
+        ConfidenceExit(threshold)
     if "losses" in settings:
         pgd = {"name": "pgd", "eps_255": [settings["eps_255"]], "steps": max(settings["steps"])}
         experiments.grid(**pgd, losses=settings["losses"], threshold=settings["threshold"], seed=settings["seed"])

@@ -4,7 +4,7 @@ from dynlib.plots.efficiency import computation_over_radius, cost_ratio_panels, 
 from dynlib.plots.exits import accuracy_cost, calibration_lines, easy_to_hard, leaving_bars, overthinking_bars
 from dynlib.plots.gallery import exit_gallery
 from dynlib.plots.schematic import architecture, schematic
-from dynlib.plots.transfer import difference_panels, rate_panels
+from dynlib.plots.transfer import difference_panels, rate_panels, reading_panels
 
 __all__ = [
     "accuracy_cost",
@@ -18,6 +18,7 @@ __all__ = [
     "leaving_bars",
     "overthinking_bars",
     "rate_panels",
+    "reading_panels",
     "schematic",
     "success_over_cost",
 ]

@@ -9,6 +9,7 @@ from dynlib.attacks import ATTACKS
 from dynlib.attacks.losses import get_loss
 from dynlib.checkpoints import KINDS
 from dynlib.figures import COLUMN, PAGE, cell_name
+from dynlib.plots.exits import panels
 
 
 def rate_panels(table: pd.DataFrame, labels: dict[str, str], ylabel: str) -> Figure:
@@ -68,3 +69,24 @@ def difference_panels(table: pd.DataFrame, main: pd.Series) -> Figure:
         panel.set_xlabel("difference (points)")
     axes[0][0].invert_yaxis()
     return fig
+
+
+def reading_panels(table: pd.DataFrame) -> Figure:
+    """How the difference hangs on the reading: a panel for each dataset and model, a curve for each loss.
+
+    Args:
+        table: rows of ``measures.readings`` of one attack and radius.
+    """
+    ticks = list(dict.fromkeys(table.reading))
+
+    def draw(axes: Axes, cell: pd.DataFrame) -> None:
+        for loss, rows in cell.groupby("loss", sort=False):
+            look = {"color": get_loss(loss).colour, "ls": get_loss(loss).dash, "marker": KINDS["dynn"].marker}
+            spread = 100 * pd.concat([rows.difference - rows.low, rows.high - rows.difference], axis=1).T
+            shift = 0.08 * (list(dict.fromkeys(cell.loss)).index(loss) - 1)  # so that intervals do not hide each other
+            places = [ticks.index(reading) + shift for reading in rows.reading]
+            axes.errorbar(places, 100 * rows.difference, spread, capsize=1.5, label=get_loss(loss).display, **look)
+        axes.axhline(0, color="black", lw=0.6)
+        axes.set_xticks(range(len(ticks)), ticks)
+
+    return panels(table, draw, "threshold of the DyNN", "difference (points)")
