@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from dynlib.attacks import ATTACKS, FGSM, LOSSES, MIFGSM, PGD
+from dynlib.attacks import ATTACKS, DIMIFGSM, FGSM, LOSSES, MIFGSM, PGD
 from dynlib.attacks.base import uniform_noise
 from dynlib.mechanisms import ConfidenceExit
 from tests.conftest import small_network
@@ -118,6 +118,30 @@ def test_mifgsm_by_hand():
     torch.testing.assert_close(result.adversarial, expected, atol=1e-6, rtol=0)
 
 
+def test_diverse_inputs(sample):
+    """Without diversity it is MI-FGSM; with it every step sees the image smaller and elsewhere, with zeros around it."""
+    net, images, labels = small_network(2), sample[0][:4], sample[1][:4]
+    plain = MIFGSM(steps=3)(net, images, labels).adversarial
+    assert DIMIFGSM(steps=3, diversity=0)(net, images, labels).adversarial.equal(plain)
+    diverse = DIMIFGSM(steps=3, diversity=1)
+    assert not diverse(net, images, labels).adversarial.equal(plain)
+    assert diverse(net, images[:1], labels[:1]).adversarial.equal(diverse(net, images, labels).adversarial[:1])
+    white, sides = torch.ones(2, 3, 32, 32), set()
+    for step in range(40):
+        seen = diverse.view(white, step)
+        assert seen.shape == white.shape
+        assert set(seen.unique().tolist()) == {0, 1}
+        side = seen[0, 0].amax(dim=0).sum().item()
+        assert seen.sum() == 2 * 3 * side**2  # one square
+        sides.add(side)
+    assert sides == {26, 27, 28, 29, 30, 31}
+    views = [torch.equal(DIMIFGSM(diversity=0.7).view(white, step), white) for step in range(400)]
+    assert sum(views) / 400 == pytest.approx(0.3, abs=0.07)
+    for wrong in ({"diversity": 1.5}, {"smallest": 0}, {"smallest": 32}):
+        with pytest.raises(ValueError, match=r"outside"):
+            DIMIFGSM(**wrong)
+
+
 def test_random_start_depends_on_image_and_seed_alone(sample):
     images = sample[0][:8]
     together = uniform_noise(images, seed=0)
@@ -197,6 +221,7 @@ def test_taken_runs_nothing_behind_the_exit_taken(dynn, sample):
     images, labels = sample[0][:8], sample[1][:8]
     mechanism = ConfidenceExit(0.11)  # a maximum of ten probabilities is hardly ever lower, so all leave at once
     assert mechanism.infer(dynn, images).exit.max() == 0
+    assert len(dynn.macs) == 7  # counted once, and here, not under the hook
     deeper = []
     hook = dynn.exits[1].register_forward_hook(lambda *_: deeper.append(1))
     result = PGD(loss="taken", steps=2, mechanism=mechanism)(dynn, images, labels)

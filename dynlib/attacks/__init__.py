@@ -1,11 +1,12 @@
 """Attacks on multi-exit networks, one a file. Images lie in [0, 1]; settings are keyword-only."""
 
 from dynlib.attacks.base import Attack, AttackResult, Iterative
+from dynlib.attacks.dimifgsm import DIMIFGSM
 from dynlib.attacks.fgsm import FGSM
 from dynlib.attacks.losses import LOSSES
 from dynlib.attacks.mifgsm import MIFGSM
 from dynlib.attacks.pgd import PGD
 
-ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (FGSM, PGD, MIFGSM)}
+ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (FGSM, PGD, MIFGSM, DIMIFGSM)}
 
-__all__ = ["ATTACKS", "FGSM", "LOSSES", "MIFGSM", "PGD", "Attack", "AttackResult", "Iterative"]
+__all__ = ["ATTACKS", "DIMIFGSM", "FGSM", "LOSSES", "MIFGSM", "PGD", "Attack", "AttackResult", "Iterative"]

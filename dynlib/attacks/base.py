@@ -74,6 +74,10 @@ class Attack:
     def start(self, images: Tensor) -> Tensor:
         return images.clone()
 
+    def view(self, adversarial: Tensor, step: int) -> Tensor:
+        """What the network is shown in place of the images, ``[batch, 3, 32, 32]``; gradients flow through it."""
+        return adversarial
+
     def accumulate(self, memory: Tensor, gradient: Tensor) -> Tensor:
         """What the step follows, from what it followed before (at first zeros) and the new gradient."""
         return gradient
@@ -115,8 +119,8 @@ class Attack:
         adversarial, memory = self.start(images), torch.zeros_like(images)
         steps = torch.zeros_like(labels)
         active = torch.arange(len(images), device=images.device)
-        for _ in range(self.steps):
-            gradient, done = self._gradient(net, adversarial[active], labels[active], depth[active], loss)
+        for step in range(self.steps):
+            gradient, done = self._gradient(net, adversarial[active], labels[active], depth[active], loss, step)
             macs[active] += pass_macs[active]
             active, gradient = active[~done], gradient[~done]
             if len(active) == 0:
@@ -126,14 +130,16 @@ class Attack:
             steps[active] += 1
         return adversarial, steps, macs
 
-    def _gradient(self, net: MultiExitNetwork, x: Tensor, labels: Tensor, depth: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+    def _gradient(
+        self, net: MultiExitNetwork, x: Tensor, labels: Tensor, depth: Tensor, loss: Loss, step: int
+    ) -> tuple[Tensor, Tensor]:
         """The loss's gradient, and which images are done. Images of one depth go together, so that no pass runs too deep."""
         gradient, done = torch.empty_like(x), torch.empty_like(labels, dtype=torch.bool)
         for d in depth.unique().tolist():
             group = depth == d
             with torch.enable_grad():
                 inputs = x[group].detach().requires_grad_()
-                logits = net(inputs, d)
+                logits = net(self.view(inputs, step), d)
                 (gradient[group],) = torch.autograd.grad(loss(logits, labels[group]).sum(), inputs)
             done[group] = self.stops(logits.detach(), labels[group], complete=d == net.n_exits - 1)
         return gradient, done
