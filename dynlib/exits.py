@@ -139,9 +139,41 @@ class MultiExitNetwork(nn.Module):
         self.train(training)
         return torch.tensor(costs)
 
+    @property
+    def head_macs(self) -> Tensor:
+        """Multiply-accumulates of each internal classifier alone: ``[exits - 1]``."""
+        return torch.tensor([head[-1].weight.numel() for head in self.exits], dtype=torch.int64)
+
+    def with_exits(self, keep: Sequence[int]) -> "MultiExitNetwork":
+        """The network that has only some of the exits; it shares its weights with this one.
+
+        Args:
+            keep: indices of exits, increasing, the final one last.
+        Raises:
+            ValueError: no exit, an unknown one, out of order, or without the final one.
+        """
+        keep = checked_exits(keep, self.n_exits)
+        pruned = MultiExitNetwork(self.backbone, self.dataset, [self.exit_after[k] for k in keep[:-1]])
+        pruned.exits = nn.ModuleList(self.exits[k] for k in keep[:-1])
+        return pruned.train(self.training)
+
     def as_static(self, exit: int = -1) -> nn.Module:
         """One exit as an ordinary classifier, images to logits ``[batch, classes]``, for any attack library."""
         return _SingleExit(self, range(self.n_exits)[exit])
+
+
+def checked_exits(keep: Sequence[int], n_exits: int) -> tuple[int, ...]:
+    """The indices of some of a network's exits.
+
+    Raises:
+        ValueError: no exit, an unknown one, out of order, or without the final one.
+    """
+    keep = tuple(keep)
+    if not keep:
+        raise ValueError("no exits: keep at least the final one")
+    if list(keep) != sorted({*keep} & {*range(n_exits)}) or keep[-1] != n_exits - 1:
+        raise ValueError(f"exits {keep}: need increasing numbers from 0 to {n_exits - 1}, the final exit {n_exits - 1} last")
+    return keep
 
 
 class _SingleExit(nn.Module):

@@ -195,6 +195,31 @@ def outputs(network: str, targets: list[str], *, n_images: int, device: str) -> 
     return {"logits": all_logits(net, split.images).half(), "labels": split.labels}
 
 
+def exit_design(
+    source: str, targets: list[str], *, n_images: int, eps_255: int, steps: int, seed: int, device: str
+) -> dict[str, Tensor]:
+    """RQ2: what every exit of dynamic networks says of PGD examples made on a static one, for any design to be read from.
+
+    Args:
+        source, targets, n_images, seed, device: as for ``transferability``.
+        eps_255: radius in 255ths.
+        steps: gradient steps.
+    Returns:
+        For each target its logits ``[exits, n, classes]`` in half precision, and ``labels`` ``[n]``.
+    Raises:
+        ValueError, DataError, CheckpointError: as above.
+    """
+    nets = {name: checkpoints.load_id(name).to(device) for name in dict.fromkeys((source, *targets))}
+    split = data.load(nets[source].dataset, "test", n_images)
+    images, labels = split.inputs.to(device), split.labels.to(device)
+    attack, parts = PGD(eps=eps_255 / 255, loss="final", steps=steps, seed=seed), []
+    for x, y in progress(list(zip(images.split(BATCH), labels.split(BATCH), strict=True)), f"examples of {source}"):
+        parts.append(attack(nets[source], x, y).adversarial)
+    with torch.no_grad():
+        logits = {t: torch.cat([nets[t](x) for x in parts], dim=1).half().cpu() for t in targets}
+    return {**logits, "labels": split.labels}
+
+
 @torch.no_grad()
 def timing(
     network: str, targets: list[str], *, n_images: int, batches: list[int], rounds: int, threshold: float, device: str
@@ -238,7 +263,7 @@ def timing(
     return rows
 
 
-EXPERIMENTS = {function.__name__: function for function in (transferability, efficiency, outputs, timing)}
+EXPERIMENTS = {function.__name__: function for function in (transferability, efficiency, outputs, exit_design, timing)}
 
 
 def provenance(settings: dict, networks: list[str], seconds: float) -> dict:

@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import stats
+from torch import Tensor
 
 from dynlib import behaviour
 from dynlib.checkpoints import read_card
 from dynlib.files import CHECKPOINTS
-from dynlib.mechanisms import FALL_BACKS, ConfidenceExit
+from dynlib.mechanisms import FALL_BACKS, ConfidenceExit, Mechanism
 from dynlib.results import Outputs, ResultsError
 
 SETTING = ["attack", "loss", "eps_255"]
@@ -102,13 +103,17 @@ def leaving_table(outputs: list[Outputs], thresholds: list[float]) -> pd.DataFra
     for network, logits, labels, _ in outputs:
         for threshold in thresholds if len(logits) > 1 else ():
             mechanism = ConfidenceExit(threshold)
-            decision, confident = mechanism.decide(logits), mechanism.leaves(logits).any(dim=0)
-            place = torch.where(confident, decision.exit + 1, 0)
+            decision, places = mechanism.decide(logits), leaving_places(mechanism, logits)
             for exit in (*range(1, len(logits) + 1), 0):
-                here = place == exit
+                here = places == exit
                 right = (decision.label == labels)[here].double().mean().item() if here.any() else None
                 rows.append((*network.split("-"), threshold, exit, here.double().mean().item(), right))
     return pd.DataFrame(rows, columns=["dataset", "model", "kind", "threshold", "exit", "share", "accuracy"])
+
+
+def leaving_places(mechanism: Mechanism, logits: Tensor) -> Tensor:
+    """The exit, counted from 1, where each image leaves; 0 where no exit was confident: int64 ``[n]``."""
+    return torch.where(mechanism.leaves(logits).any(dim=0), mechanism.decide(logits).exit + 1, 0)
 
 
 def confidence(outputs: Outputs, threshold: float) -> dict[str, float]:

@@ -124,7 +124,7 @@ class Outputs(NamedTuple):
 
 
 def read_outputs(profile: str) -> list[Outputs]:
-    """The stored outputs of every network.
+    """The stored outputs of every network on clean images.
 
     Raises:
         ResultsError: see ``stored``.
@@ -133,7 +133,25 @@ def read_outputs(profile: str) -> list[Outputs]:
     for path, _ in stored(profile, "outputs"):
         with named_if_damaged(path):
             tensors = load_file(path)
-            logits, labels = tensors["logits"].float(), tensors["labels"]
-        macs = read_card(CHECKPOINTS / path.name)["macs"]
-        found.append(Outputs(path.stem, logits, labels, torch.tensor(macs)))
+            found.append(_outputs(path.stem, tensors["logits"], tensors["labels"]))
     return found
+
+
+def read_exit_design(profile: str) -> dict[tuple[str, str], Outputs]:
+    """For each static source and dynamic target: what the target's exits say of the examples made on the source.
+
+    Raises:
+        ResultsError: see ``stored``.
+    """
+    found = {}
+    for path, _ in stored(profile, "exit_design"):
+        with named_if_damaged(path):
+            tensors = load_file(path)
+            labels = tensors.pop("labels")
+        found |= {(path.stem, target): _outputs(target, logits, labels) for target, logits in tensors.items()}
+    return found
+
+
+def _outputs(network: str, logits: Tensor, labels: Tensor) -> Outputs:
+    macs = read_card(CHECKPOINTS / f"{network}.safetensors")["macs"]
+    return Outputs(network, logits.float(), labels, torch.tensor(macs))

@@ -45,6 +45,8 @@ def test_shipped_profiles_are_sound(name):
         ({"transferability": {"attacks": [PGD | {"name": "cw"}]}}, "unknown attack 'cw'"),
         ({"transferability": {"attacks": [PGD | {"name": "fgsm"}]}}, "fgsm takes no steps"),
         ({"transferability": {"attacks": [PGD | {"steps": None}]}}, "pgd needs steps"),
+        ({"efficiency": {"losses": ["mean"]}}, "unknown loss 'mean'"),
+        ({"exit_design": {"eps_255": 256}}, "is outside"),
         ({"timing": {"batches": [0]}}, "batches is .0.: need at least 1"),
         ({"outputs": {"threshold": 0.9}}, "unknown setting of outputs 'threshold'"),
         ({"transferability": {"threshold": 1.5}}, "threshold 1.5 is outside"),
@@ -122,7 +124,8 @@ def house(tmp_path):
         profile = yaml.safe_load(path.read_text())
         profile["transferability"].update(TINY)
         profile["efficiency"].update(n_images=12, steps=[2], losses=["taken"])
-        profile["outputs"]["n_images"] = profile["timing"]["n_images"] = 12
+        for experiment in ("outputs", "timing", "exit_design"):
+            profile[experiment]["n_images"] = 12
         path.write_text(yaml.safe_dump(profile))
         return copy
 
@@ -150,7 +153,8 @@ def dates(house: Path) -> dict[Path, float]:
 def produced(house: Path) -> dict[str, bytes]:
     """All that must be the same, byte for byte, on a second run: everything but what was measured with a clock."""
     files = [*house.glob("figures/smoke/*"), *house.glob("results/smoke/claims/*")]
-    files += [path for name in ("transferability", "outputs") for path in house.glob(f"results/smoke/{name}/*.[cs]*")]
+    for experiment in ("transferability", "outputs", "exit_design"):
+        files += house.glob(f"results/smoke/{experiment}/*.[cs]*")
     return {str(path.relative_to(house)): path.read_bytes() for path in files}
 
 
@@ -180,7 +184,7 @@ def test_killed_run_goes_on_to_the_same_end(house):
 
     expected = produced(whole)
     assert produced(killed) == expected
-    assert len([name for name in expected if name.endswith(".pdf")]) == 15
+    assert len([name for name in expected if name.endswith(".pdf")]) == 18
 
     before, stamps = processor_seconds(), dates(whole)
     again = start(whole)

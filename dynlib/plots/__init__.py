@@ -1,5 +1,6 @@
 """What the notebooks plot: functions from a table to a figure."""
 
+from dynlib.plots.design import attacker, factor_panels, trade_off_panels
 from dynlib.plots.efficiency import computation_over_radius, cost_ratio_panels, success_over_cost
 from dynlib.plots.exits import accuracy_cost, calibration_lines, easy_to_hard, leaving_bars, overthinking_bars
 from dynlib.plots.gallery import exit_gallery
@@ -9,16 +10,19 @@ from dynlib.plots.transfer import difference_panels, rate_panels, reading_panels
 __all__ = [
     "accuracy_cost",
     "architecture",
+    "attacker",
     "calibration_lines",
     "computation_over_radius",
     "cost_ratio_panels",
     "difference_panels",
     "easy_to_hard",
     "exit_gallery",
+    "factor_panels",
     "leaving_bars",
     "overthinking_bars",
     "rate_panels",
     "reading_panels",
     "schematic",
     "success_over_cost",
+    "trade_off_panels",
 ]

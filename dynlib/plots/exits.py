@@ -56,22 +56,27 @@ def accuracy_cost(exits: pd.DataFrame, thresholds: pd.DataFrame) -> Figure:
     return panels(exits, draw, "MACs (millions)", "accuracy (%)")
 
 
-def leaving_bars(table: pd.DataFrame) -> Figure:
-    """A bar for each threshold, cut into the shares that leave at each exit; rows of ``measures.leaving_table`` of one kind."""
+def leaving_bars(table: pd.DataFrame, by: str) -> Figure:
+    """Bars cut into the shares of images that leave at each exit.
+
+    Args:
+        table: rows of ``measures.leaving_table`` or ``design.leaving_groups`` of one kind of network.
+        by: the column that names the bars.
+    """
 
     def draw(axes: Axes, cell: pd.DataFrame) -> None:
-        thresholds, last = sorted(set(cell.threshold)), cell.exit.max()
-        left = pd.Series(0.0, index=thresholds)
+        bars, last = list(dict.fromkeys(cell[by])), cell.exit.max()
+        left = pd.Series(0.0, index=bars)
         for exit in (*range(1, last + 1), 0):
-            share = cell[cell.exit == exit].set_index("threshold").share.reindex(thresholds)
+            share = cell[cell.exit == exit].set_index(by).share.reindex(bars)
             look = {"color": plt.get_cmap("viridis")((exit - 1) / (last - 1))} if exit else {"color": "0.85", "hatch": "////"}
-            bars = axes.barh(range(len(thresholds)), 100 * share, left=100 * left, ec="white", lw=0.4, **look)
-            bars.set_label((f"exit {exit}" if exit < last else "final exit") if exit else "none was confident")
+            drawn = axes.barh(range(len(bars)), 100 * share, left=100 * left, ec="white", lw=0.4, **look)
+            drawn.set_label((f"exit {exit}" if exit < last else "final exit") if exit else "none was confident")
             left += share
-        axes.set_yticks(range(len(thresholds)), [f"{t:g}" for t in thresholds])
+        axes.set_yticks(range(len(bars)), [f"{bar:g}" if isinstance(bar, float) else bar for bar in bars])
         axes.set_xlim(0, 100)
 
-    return panels(table, draw, "images (%)", "threshold", height=1.6)
+    return panels(table, draw, "images (%)", by, height=1.6)
 
 
 def overthinking_bars(table: pd.DataFrame) -> Figure:

@@ -1,0 +1,139 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import dynlib
+from dynlib import design, experiments
+from dynlib.checkpoints import read_card
+from dynlib.claims import judge_c3
+from dynlib.files import CHECKPOINTS
+from dynlib.mechanisms import FALL_BACKS, ConfidenceExit
+from dynlib.results import Outputs, ResultsError
+from tests.test_measures import DYNN, SDNN
+
+
+@pytest.fixture(scope="module")
+def outputs(dynn, sample):
+    """Of the shipped network on a few images."""
+    with torch.no_grad():
+        return Outputs(DYNN, dynn(sample[0][:40]), sample[1][:40], dynn.macs)
+
+
+def test_all_subsets():
+    assert len(set(design.subsets(7))) == 64
+    assert len(set(design.subsets(6))) == 32
+    assert design.subsets(3) == [(2,), (0, 2), (1, 2), (0, 1, 2)]
+
+
+@pytest.mark.parametrize("exits", [(0, 3, 6), (6,), (1, 2, 5, 6)])
+@pytest.mark.parametrize("fall_back", FALL_BACKS)
+def test_a_subset_is_the_network_built_with_it(dynn, sample, outputs, exits, fall_back):
+    mechanism = ConfidenceExit(0.8, fall_back)
+    built = dynn.with_exits(exits)
+    assert built.n_exits == len(exits)
+    assert built.exit_after == tuple(dynn.exit_after[k] for k in exits[:-1])
+    decision = mechanism.infer(built, sample[0][:40])
+    found = design.evaluate(outputs, exits, mechanism)
+    assert found.correct.equal(decision.label == sample[1][:40])
+    assert found.exit.equal(torch.tensor(exits)[decision.exit])
+    assert (1e6 * found.mmacs).tolist() == pytest.approx(built.macs[decision.depth].tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize("exits", [(), (3, 1, 6), (1, 1, 6), (0, 7), (0, 1), (-1, 6)])
+def test_bad_subsets_are_refused(dynn, outputs, exits):
+    with pytest.raises(ValueError, match=r"no exits|need increasing numbers"):
+        design.evaluate(outputs, exits, ConfidenceExit())
+    with pytest.raises(ValueError, match=r"no exits|need increasing numbers"):
+        dynn.with_exits(exits)
+
+
+def test_outputs_must_belong_together(outputs):
+    with pytest.raises(ResultsError, match="not of one network"):
+        design.space(outputs, outputs._replace(network="cifar10-resnet56-ic_only"))
+    with pytest.raises(ResultsError, match="not of one network"):
+        design.space(outputs, outputs._replace(labels=outputs.labels.flip(0)))
+
+
+def test_space_holds_every_design(outputs):
+    part = outputs._replace(logits=outputs.logits[:, :6], labels=outputs.labels[:6])
+    table = design.space(outputs, part)
+    assert len(table) == 64 * len(design.THRESHOLDS) * 2
+    every = design.default(table)
+    alone = design.evaluate(part, range(7), ConfidenceExit(0.9))
+    assert every.exits == tuple(range(7))
+    assert every.clean.tolist() == every.robust.tolist() == alone.correct.tolist()
+    assert every.mmacs == pytest.approx(alone.mmacs.mean().item())
+    static = table[table.exits == (6,)]
+    assert static.mmacs.max() == static.mmacs.min()
+
+
+def hand_made():
+    """Three designs of a network with two exits on eight images; the default is the first of them."""
+    rows = [
+        ((0, 1), 0.9, "most_confident", "11111100", "11001000", 3.0),
+        ((0, 1), 0.9, "final", "11111101", "11100100", 3.0),
+        ((1,), 0.9, "most_confident", "11110000", "11111111", 5.0),
+    ]
+    table = pd.DataFrame(rows, columns=["exits", "threshold", "fall_back", "clean", "robust", "mmacs"])
+    for name in ("clean", "robust"):
+        table[name] = [np.array([c == "1" for c in text]) for text in table[name]]
+    return table
+
+
+def test_chosen_design_by_hand():
+    """On the first four images all designs are right when clean, and the third is the most robust."""
+    found = design.chosen(hand_made())
+    assert (found["exits"], found["n"]) == ("2", 4)
+    assert found["per_image"].tolist() == [0, 1, 1, 1]
+    assert found["gain"] == 0.75
+    assert found["clean_lost"] == 0.5
+    worse = hand_made()
+    worse.loc[2, "clean"][0] = False  # now it costs too much where the choice is made, and the second is chosen
+    assert design.chosen(worse)["per_image"].tolist() == [-1, 1, 0, 0]
+
+
+def test_pareto_by_hand():
+    table = design.trade_off(hand_made())
+    assert table.pareto.tolist() == [False, True, True]  # the second beats the first at equal cost
+    assert table.clean.tolist() == [0.75, 0.875, 0.5]
+    assert table.exits.tolist() == ["1 2", "1 2", "2"]
+
+
+def test_factors_change_one_thing(outputs):
+    table = design.factors(design.space(outputs, outputs))
+    counts = table.groupby("factor").size()
+    assert counts.to_dict() == {"first exit": 7, "number of early exits": 7, "threshold": len(design.THRESHOLDS), "fall-back": 2}
+    usual = table[[(f, lv) in {("first exit", "1"), ("threshold", "0.9")} for f, lv in zip(table.factor, table.level, strict=True)]]
+    assert (usual.gain == 0).all()
+    assert usual.equal.all()
+    alone = design.evaluate(outputs, (4, 5, 6), ConfidenceExit(0.9)).correct.double().mean().item()
+    (row,) = table[(table.factor == "first exit") & (table.level == "5")].itertuples()
+    assert row.robust == row.clean == pytest.approx(alone)
+    assert row.low < row.robust < row.high
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict"),
+    [((0.2,) * 6, "supported"), ((0.3,) * 4 + (-0.1,) * 2, "partly"), ((0.2, -0.2) * 3, "not supported"), ((0.2,), "open")],
+)
+def test_rule_of_c3(gains, verdict):
+    rng = np.random.default_rng(1)
+    arrays = [np.sign(gain) * (rng.random(300) < abs(gain)) for gain in gains]
+    table = pd.DataFrame({"dataset": "cifar10", "n": 300, "gain": [a.mean() for a in arrays], "per_image": arrays})
+    assert judge_c3(table).verdict == verdict
+
+
+def test_experiment_stores_the_targets_outputs(sdnn, dynn):
+    found = experiments.exit_design(SDNN, [DYNN], n_images=5, eps_255=8, steps=2, seed=0, device="cpu")
+    images, labels = dynlib.data.load("cifar10", "test", 5)
+    adversarial = dynlib.attacks.PGD(loss="final", steps=2)(sdnn, images.float() / 255, labels).adversarial
+    with torch.no_grad():
+        torch.testing.assert_close(found[DYNN].float(), dynn(adversarial), atol=0.02, rtol=0.01)
+    assert found["labels"].equal(labels)
+
+
+def test_head_macs_are_what_the_heads_add(dynn):
+    card = read_card(CHECKPOINTS / f"{DYNN}.safetensors")
+    static = read_card(CHECKPOINTS / f"{SDNN}.safetensors")
+    assert card["macs"][-1] - dynn.head_macs.sum().item() == static["macs"][-1]
