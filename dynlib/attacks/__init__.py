@@ -2,6 +2,7 @@
 
 from dynlib.attacks.base import Attack, AttackResult, Iterative
 from dynlib.attacks.dimifgsm import DIMIFGSM
+from dynlib.attacks.early import EarlyAttack, EarlyResult
 from dynlib.attacks.fgsm import FGSM
 from dynlib.attacks.losses import LOSSES
 from dynlib.attacks.mifgsm import MIFGSM
@@ -9,4 +10,16 @@ from dynlib.attacks.pgd import PGD
 
 ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (FGSM, PGD, MIFGSM, DIMIFGSM)}
 
-__all__ = ["ATTACKS", "DIMIFGSM", "FGSM", "LOSSES", "MIFGSM", "PGD", "Attack", "AttackResult", "Iterative"]
+__all__ = [
+    "ATTACKS",
+    "DIMIFGSM",
+    "FGSM",
+    "LOSSES",
+    "MIFGSM",
+    "PGD",
+    "Attack",
+    "AttackResult",
+    "EarlyAttack",
+    "EarlyResult",
+    "Iterative",
+]

@@ -94,7 +94,36 @@ class MaxAverage(Loss):
         return [AtExit(k) for k in range(net.n_exits)]
 
 
-LOSSES = {"final": AtExit(-1), "taken": Taken(), "average": Average(), "max_average": MaxAverage()}
+def early_objective(logits: Tensor, labels: Tensor, alpha: float, relu: bool = True, classes: int | None = None) -> Tensor:
+    """What the Early Attack minimises beside the distance, ``[batch]``: see ``dynlib.attacks.early`` for the formula.
+
+    Args:
+        logits: ``[exits, batch, classes]``.
+        labels: what the final exit says of the clean images, ``[batch]``.
+        alpha, relu, classes: as in ``EarlyAttack``.
+    """
+    p = logits.softmax(dim=-1)
+    own = p.gather(-1, labels.expand(len(p), -1)[..., None])  # [exits, batch, 1]
+    lead = own[-1] - p[-1, :, :classes]  # zero for j = y, so y may stay in the sum
+    return own[:-1].sum(dim=(0, 2)) - alpha * (lead.relu() if relu else lead).sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class Early(Loss):
+    """The Early Attack's goal: every early exit leaves the label, the final exit keeps it. Labels are the final exit's own."""
+
+    display, colour, dash = "Early Attack", "C4", "-"
+
+    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
+        if net.n_exits < 2:
+            raise ValueError("the network has no early exits")
+        return everywhere(net.n_exits - 1, images), everywhere(0, images)
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return -early_objective(logits, labels, alpha=1.0)
+
+
+LOSSES = {"final": AtExit(-1), "taken": Taken(), "average": Average(), "max_average": MaxAverage(), "early": Early()}
 
 
 def get_loss(name: str) -> Loss:

@@ -1,0 +1,146 @@
+"""The Early Attack of the paper (RQ3): every early exit changes its answer, the final exit keeps its own.
+
+The static network is unharmed, the dynamic one errs. This is the published objective, from the authors' public script; the same
+goal inside an L-infinity ball is ``PGD(loss="early")``.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dynlib.attacks.base import check_batch, evaluating, uniform_noise
+from dynlib.attacks.losses import early_objective
+from dynlib.exits import MultiExitNetwork
+from dynlib.mechanisms import ConfidenceExit, Mechanism
+
+
+class EarlyResult(NamedTuple):
+    """What the Early Attack made of a batch; ``[batch]`` each, but for ``adversarial`` float32 ``[batch, 3, 32, 32]`` in [0, 1].
+
+    ``strict``: every early exit answers otherwise than the final exit did, which still answers the same. ``deployed``: the network
+    as deployed does, while its final exit does not. ``iterations`` int64, and ``macs`` int64 of all forward and backward passes.
+    """
+
+    adversarial: Tensor
+    strict: Tensor
+    deployed: Tensor
+    iterations: Tensor
+    macs: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyAttack:
+    """Minimise distance plus ``c`` times the early exits' probabilities of the label, less ``alpha`` times the final exit's lead.
+
+        ``|n(x') - n(x)|^2 + c * (sum over early k of p_k(y) - alpha * sum over j != y of relu(p_N(y) - p_N(j)))``
+
+    with ``x' = (tanh(w) + 1) / 2``, Adam on ``w``, ``n`` the network's normalisation, ``p_k`` the softmax of exit k, N the final
+    exit. By default as published, but for its sum over j, which runs to 10 whatever the number of classes.
+
+    Args:
+        alpha: weight of the final exit's lead, at least 0.
+        c: weight of everything but the distance, at least 0.
+        iterations: at most so many.
+        learning_rate: of Adam.
+        floor: iterations before an image may be done; it is when it succeeds strictly.
+        classes: j runs over the first so many; by default all. The published script has 10, also for 100 classes.
+        relu: whether a class that has overtaken y is left alone, as published, or still pushed down.
+        random_start: whether w starts in U(0, 1), as published, or at the image.
+        mechanism: the exit rule of the network as deployed.
+        seed: of the random start. Each image has its own stream, derived from its content.
+    Raises:
+        ValueError: a setting out of range.
+    """
+
+    alpha: float = 1.0
+    c: float = 50.0
+    iterations: int = 1000
+    learning_rate: float = 0.01
+    floor: int = 200
+    classes: int | None = None
+    relu: bool = True
+    random_start: bool = True
+    mechanism: Mechanism = field(default_factory=ConfidenceExit)
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("alpha", "c"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} {getattr(self, name)} is negative")
+        if self.iterations < 1 or not self.learning_rate > 0:
+            raise ValueError(f"{self.iterations} iterations at rate {self.learning_rate}: need at least 1, and a positive rate")
+
+    def __call__(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> EarlyResult:
+        """Attack a batch.
+
+        Args:
+            net: with early exits; on the images' device.
+            images: float32 ``[batch, 3, 32, 32]`` in [0, 1].
+            labels: what the final exit says of each image, int64 ``[batch]``.
+        Raises:
+            ValueError: wrong shape, type or range; no early exits; or labels that are not the final exit's.
+        """
+        check_batch(net, images, labels)
+        if net.n_exits < 2:
+            raise ValueError("the network has no early exits")
+        with evaluating(net):
+            with torch.no_grad():
+                if not net(images)[-1].argmax(dim=-1).equal(labels):
+                    raise ValueError("labels are not what the final exit says of these images")
+            adversarial, iterations = self._run(net, images, labels)
+            with torch.no_grad():
+                logits = net(adversarial)
+        strict, deployed = strictly(logits, labels), as_deployed(logits, labels, self.mechanism)
+        return EarlyResult(adversarial, strict, deployed, iterations, 2 * net.macs[-1].to(labels.device) * iterations)
+
+    def _run(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        start = (uniform_noise(images, self.seed) + 1) / 2 if self.random_start else torch.atanh(_inside(images))
+        w = start.clone().requires_grad_()
+        optimiser = torch.optim.Adam([w], self.learning_rate)
+        active, iterations = torch.arange(len(images), device=images.device), torch.zeros_like(labels)
+        for iteration in range(1, self.iterations + 1):
+            with torch.enable_grad():
+                moved = w[active]
+                logits = net(_image(moved))
+                loss = self.objective(net, logits, _image(moved), images[active], labels[active])
+                (gradient,) = torch.autograd.grad(loss.sum(), moved)
+            iterations[active] += 1
+            if iteration > self.floor:  # these logits belong to the result of the previous iteration
+                going = ~strictly(logits, labels[active])
+                active, gradient = active[going], gradient[going]
+            if len(active) == 0:
+                break
+            # Adam works on each number apart, so images do not disturb each other; those that are done stay where they are.
+            before = w.detach().clone()
+            w.grad = torch.zeros_like(w).index_copy(0, active, gradient)
+            optimiser.step()
+            with torch.no_grad():
+                w.copy_(before.index_copy(0, active, w[active]))
+        return _image(w.detach()), iterations
+
+    def objective(self, net: MultiExitNetwork, logits: Tensor, adversarial: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """What is minimised, ``[batch]``, from logits ``[exits, batch, classes]`` of the adversarial images."""
+        distance = (net.normalise(adversarial) - net.normalise(images)).square().sum(dim=(1, 2, 3))
+        return distance + self.c * early_objective(logits, labels, self.alpha, self.relu, self.classes)
+
+
+def strictly(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether every early exit differs from the label and the final exit does not: bool ``[batch]``."""
+    answers = logits.argmax(dim=-1)
+    return (answers[:-1] != labels).all(dim=0) & (answers[-1] == labels)
+
+
+def as_deployed(logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
+    """Whether the network as deployed differs from the label and its final exit does not: bool ``[batch]``."""
+    return (mechanism.decide(logits).label != labels) & (logits[-1].argmax(dim=-1) == labels)
+
+
+def _image(w: Tensor) -> Tensor:
+    return (w.tanh() + 1) / 2
+
+
+def _inside(images: Tensor) -> Tensor:
+    """In (-1, 1), a hair inside the borders, where atanh is finite."""
+    return (2 * images - 1).clamp(-1 + 1e-6, 1 - 1e-6)

@@ -1,0 +1,143 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from dynlib.attacks import PGD, EarlyAttack
+from dynlib.attacks.early import as_deployed, strictly
+from dynlib.attacks.losses import early_objective
+from dynlib.mechanisms import ConfidenceExit
+from tests.conftest import small_network
+
+
+def own_labels(net, images):
+    with torch.no_grad():
+        return net(images)[-1].argmax(dim=-1)
+
+
+@pytest.fixture
+def batch(sample):
+    """A small network with three exits, images, and what its final exit says of them."""
+    net = small_network(3)
+    return net, sample[0][:6], own_labels(net, sample[0][:6])
+
+
+def plain_loop(net, image, label, start, steps, alpha, c, relu, classes):
+    """The published attack as its formula says, on one image, without a thought of speed."""
+    w = start.clone().requires_grad_()
+    optimiser = torch.optim.Adam([w], lr=0.01)
+    mean, std = net.normalise.mean, net.normalise.std
+    for _ in range(steps):
+        x = (torch.tanh(w) + 1) / 2
+        probabilities = [torch.softmax(exit[0], dim=0) for exit in net(x[None])]
+        loss = (((x - mean) / std - (image - mean) / std) ** 2).sum()
+        for p in probabilities[:-1]:
+            loss = loss + c * p[label]
+        for j in range(classes):
+            if j != label:
+                lead = probabilities[-1][label] - probabilities[-1][j]
+                loss = loss - c * alpha * (torch.relu(lead) if relu else lead)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return (torch.tanh(w.detach()) + 1) / 2
+
+
+@pytest.mark.parametrize(("alpha", "c", "relu", "classes"), [(1.0, 50.0, True, None), (0.1, 5.0, False, 7)])
+def test_follows_the_plain_loop(batch, alpha, c, relu, classes):
+    net, images, labels = batch
+    attack = EarlyAttack(alpha=alpha, c=c, relu=relu, classes=classes, random_start=False, iterations=50)
+    result = attack(net, images, labels)
+    starts = torch.atanh((2 * images - 1).clamp(-1 + 1e-6, 1 - 1e-6))
+    for k in range(len(images)):
+        expected = plain_loop(net, images[k], labels[k].item(), starts[k], 50, alpha, c, relu, classes or 10)
+        torch.testing.assert_close(result.adversarial[k], expected, atol=1e-4, rtol=0)
+    assert (result.adversarial - images).abs().max() > 1e-3  # it went somewhere
+
+
+def test_objective_by_hand():
+    p = torch.tensor([[[0.6, 0.3, 0.1]], [[0.2, 0.5, 0.3]], [[0.5, 0.1, 0.4]]]).log()
+    assert early_objective(p, torch.tensor([0]), alpha=2.0).item() == pytest.approx(0.6 + 0.2 - 2 * (0.4 + 0.1))
+    assert early_objective(p, torch.tensor([0]), alpha=2.0, classes=2).item() == pytest.approx(0.8 - 2 * 0.4)
+    overtaken = early_objective(p, torch.tensor([1]), alpha=2.0).item()
+    assert overtaken == pytest.approx(0.3 + 0.5)  # the relu leaves what has overtaken alone
+    assert early_objective(p, torch.tensor([1]), alpha=2.0, relu=False).item() == pytest.approx(0.8 + 2 * (0.4 + 0.3))
+
+
+def test_success_by_hand():
+    """Label 0. Image 1: both early exits differ, the final one does not. Image 2: one of them does. Image 3: the final one, too."""
+    answers = torch.tensor([[1, 1, 1], [2, 0, 1], [0, 0, 1]])
+    logits = 5.0 * torch.nn.functional.one_hot(answers, 3)
+    labels = torch.zeros(3, dtype=torch.int64)
+    assert strictly(logits, labels).tolist() == [True, False, False]
+    assert as_deployed(logits, labels, ConfidenceExit(0.9)).tolist() == [True, True, False]
+
+
+def test_finished_images_leave_and_the_rest_is_undisturbed(sample):
+    net, images = small_network(3), sample[0][:12]
+    torch.manual_seed(2)  # untrained weights whose exits say the same of some images and not of others
+    for parameter in net.parameters():
+        if parameter.dim() > 1:
+            nn.init.kaiming_normal_(parameter)
+    for head in (*(exit[-1] for exit in net.exits), net.backbone.head[-1]):
+        head.weight.data *= 3
+    labels = own_labels(net, images)
+    attack = EarlyAttack(c=500.0, iterations=120, floor=5, learning_rate=0.05)
+    together = attack(net, images, labels)
+    assert len(together.iterations.unique()) > 1
+    assert together.strict[together.iterations < 120].all()
+    for k in range(0, len(images), 3):
+        alone = attack(net, images[k : k + 1], labels[k : k + 1])
+        torch.testing.assert_close(alone.adversarial[0], together.adversarial[k], atol=1e-4, rtol=0)
+        assert alone.iterations[0] == together.iterations[k]
+    assert (together.macs == 2 * net.macs[-1] * together.iterations).all()
+
+
+def test_start_is_random_as_published(batch):
+    net, images, labels = batch
+    one_step = EarlyAttack(iterations=1)(net, images, labels).adversarial
+    assert one_step.min() > 0.5 - 0.01  # w in U(0, 1), moved by 0.01 at most
+    assert one_step.max() < (math.tanh(1) + 1) / 2 + 0.01
+    near = EarlyAttack(iterations=1, random_start=False)(net, images, labels).adversarial
+    assert (near - images).abs().max() < 0.01
+
+
+def test_success_grows_with_the_weight(dynn, sample):
+    """On the shipped network: more images fooled than by doing nothing, and the final exit is left alone in all successes."""
+    images = sample[0][:4]
+    labels = own_labels(dynn, images)
+    result = EarlyAttack(iterations=60, floor=20, learning_rate=0.05, random_start=False)(dynn, images, labels)
+    assert result.strict.sum() + result.deployed.sum() > 0
+    assert own_labels(dynn, result.adversarial)[result.strict | result.deployed].equal(labels[result.strict | result.deployed])
+
+
+def test_inside_the_ball(dynn, sample):
+    """The same goal by signed steps: more images on which the network as deployed errs and its final exit does not."""
+    images = sample[0][:16]
+    labels, mechanism = own_labels(dynn, images), ConfidenceExit(0.9)
+    counts = {}
+    for loss in ("early", "final"):
+        adversarial = PGD(loss=loss, steps=8)(dynn, images, labels).adversarial
+        assert (adversarial - images).abs().max() <= 8 / 255 + 1e-6
+        with torch.no_grad():
+            counts[loss] = as_deployed(dynn(adversarial), labels, mechanism).sum().item()
+    assert counts["early"] > counts["final"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"alpha": -1.0}, "alpha -1.0 is negative"), ({"c": -0.1}, "c -0.1 is negative"), ({"iterations": 0}, "at least 1")],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        EarlyAttack(**settings)
+
+
+def test_bad_inputs(batch):
+    net, images, labels = batch
+    with pytest.raises(ValueError, match="not what the final exit says"):
+        EarlyAttack(iterations=1)(net, images, (labels + 1) % 10)
+    for attack in (EarlyAttack(iterations=1), PGD(loss="early")):
+        with pytest.raises(ValueError, match="no early exits"):
+            attack(small_network(1), images, own_labels(small_network(1), images))
