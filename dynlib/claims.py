@@ -161,13 +161,24 @@ def table(profiles: tuple[str, ...] = PROFILES) -> str:
     return "\n".join(lines)
 
 
+def spent(profiles: tuple[str, ...] = PROFILES) -> str:
+    """What measuring has taken, by the provenance of the results of the first profile that has some."""
+    for profile in profiles:
+        results = [json.loads(path.read_text()) for path in sorted((RESULTS / profile).glob("*/cifar*.json"))]
+        if results:
+            minutes = sum(result["seconds"] for result in results) / 60
+            devices = " and ".join(sorted({result["device"] for result in results}))
+            return f"*Measured in {minutes:.0f} minutes on {devices}, in the profile `{profile}`.*"
+    return ""
+
+
 def rendered(text: str) -> str:
     """The README's text with a current table."""
     before, _, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
         raise ValueError("the README has lost the marks around its claims table")
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    return f"{before}{BEGIN}\n{table()}\n\n{spent()}\n{END}{after}"
 
 
 def main() -> None:
