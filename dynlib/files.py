@@ -17,17 +17,17 @@ FIGURES = ROOT / "figures"
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path that becomes ``path`` once the block has ended without an error.
 
-    It lies in a folder of its own, where a killed run's leftovers are in nobody's way.
+    It lies in a folder of this process's own, where a killed run's leftovers are in nobody's way.
     """
-    folder = path.parent / ".partial"
+    folder = path.parent / f".partial-{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{os.getpid()}-{path.name}"  # keeps the suffix, which some writers look at
+    temporary = folder / path.name  # keeps the suffix, which some writers look at
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-        with suppress(OSError):  # another process may be writing there
+        with suppress(OSError):  # another file may be on its way there
             folder.rmdir()
 
 
