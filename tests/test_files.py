@@ -24,8 +24,13 @@ def test_processes_may_write_side_by_side(tmp_path):
 def test_an_error_leaves_the_old_file(tmp_path):
     path = tmp_path / "kept.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), atomic(path) as temporary:
-        temporary.write_text("half of the n")
-        raise RuntimeError
+
+    def dies():
+        with atomic(path) as temporary:
+            temporary.write_text("half of the n")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        dies()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

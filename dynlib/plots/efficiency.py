@@ -61,7 +61,7 @@ def cost_ratio_panels(ratios: pd.DataFrame, main: pd.Series) -> Figure:
         panel.axvline(1, color="black", lw=0.6)
         panel.set_xscale("log", base=2)
         panel.xaxis.set_major_formatter(lambda ratio, _: f"{ratio:g}")
-        panel.xaxis.set_major_locator(LogLocator(base=2))
+        panel.xaxis.set_major_locator(LogLocator(base=2, subs=(1, 1.25, 1.5)))
         panel.set_yticks(range(len(cell)), [get_loss(loss).display for loss in cell.loss])
         panel.set_ylim(len(cell) - 0.5, -0.5)
         panel.set_title(cell_name(dataset, model))
