@@ -240,6 +240,8 @@ def test_records_of_other_weights_are_refused(monkeypatch, tmp_path):
     experiments.write([row], {"weights": {SDNN: "0"}}, path)
     with pytest.raises(ResultsError, match=rf"{SDNN}\.csv was measured with other weights of {SDNN}"):
         results.read_records("quick")
+    experiments.write([row], {"weights": {}}, path)
+    assert len(results.read_records("quick")) == 1
     path.write_text("nonsense")
     with pytest.raises(ResultsError, match="damaged"):
         results.read_records("quick")
