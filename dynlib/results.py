@@ -83,15 +83,15 @@ def read_efficiency(profile: str) -> pd.DataFrame:
     for path, _ in stored(profile, "efficiency"):
         with named_if_damaged(path):
             frame = _parsed(pd.read_csv(path, dtype=str, keep_default_na=False))
-            frame["steps"], frame["seconds"] = frame.steps.astype(int), frame.seconds.astype(float)
-            frame["made"] = [np.array(text.split(), dtype=int) for text in frame.made]
+            frame["steps"], frame["seconds"] = frame["steps"].astype(int), frame["seconds"].astype(float)
+            frame["made"] = [np.array(text.split(), dtype=int) for text in frame["made"]]
             frame["macs"] = [1000 * np.array(text.split(), dtype=int) for text in frame.pop("kmacs")]
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
 
 
 def _parsed(frame: pd.DataFrame) -> pd.DataFrame:
-    frame["eps_255"], frame["threshold"] = frame.eps_255.astype(int), pd.to_numeric(frame.threshold)
+    frame["eps_255"], frame["threshold"] = frame["eps_255"].astype(int), pd.to_numeric(frame["threshold"])
     for column in FLAGS + NUMBERS:
         kind = bool if column in FLAGS else int
         frame[column] = [np.array(list(text), dtype=int).astype(kind) for text in frame[column]]
@@ -107,7 +107,7 @@ def read_timing(profile: str) -> pd.DataFrame:
     for path, _ in stored(profile, "timing"):
         with named_if_damaged(path):
             frame = pd.read_csv(path)
-            frame["time_ratio"] = frame.dynamic_ms / frame.static_ms
+            frame["time_ratio"] = frame["dynamic_ms"] / frame["static_ms"]
         frames.append(frame)
     rounds = pd.concat(frames, ignore_index=True).groupby(["source", "batch"], as_index=False)
     ratios = {"time_ratio": ("time_ratio", "median"), "low": ("time_ratio", "min"), "high": ("time_ratio", "max")}
