@@ -1,7 +1,7 @@
 """What the experiments stored under ``results/``, read back and checked."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -66,11 +66,7 @@ def read_records(profile: str) -> pd.DataFrame:
     Raises:
         ResultsError: see ``stored``.
     """
-    frames = []
-    for path, _ in stored(profile, "transferability"):
-        with named_if_damaged(path):
-            frames.append(_parsed(pd.read_csv(path, dtype=str)))
-    return pd.concat(frames, ignore_index=True)
+    return _tables(profile, "transferability", _records)
 
 
 def read_efficiency(profile: str) -> pd.DataFrame:
@@ -79,23 +75,7 @@ def read_efficiency(profile: str) -> pd.DataFrame:
     Raises:
         ResultsError: see ``stored``.
     """
-    frames = []
-    for path, _ in stored(profile, "efficiency"):
-        with named_if_damaged(path):
-            frame = _parsed(pd.read_csv(path, dtype=str, keep_default_na=False))
-            frame["steps"], frame["seconds"] = frame["steps"].astype(int), frame["seconds"].astype(float)
-            frame["made"] = [np.array(text.split(), dtype=int) for text in frame["made"]]
-            frame["macs"] = [1000 * np.array(text.split(), dtype=int) for text in frame.pop("kmacs")]
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
-
-
-def _parsed(frame: pd.DataFrame) -> pd.DataFrame:
-    frame["eps_255"], frame["threshold"] = frame["eps_255"].astype(int), pd.to_numeric(frame["threshold"])
-    for column in FLAGS + NUMBERS:
-        kind = bool if column in FLAGS else int
-        frame[column] = [np.array(list(text), dtype=int).astype(kind) for text in frame[column]]
-    return frame
+    return _tables(profile, "efficiency", _costs)
 
 
 def read_timing(profile: str) -> pd.DataFrame:
@@ -103,15 +83,39 @@ def read_timing(profile: str) -> pd.DataFrame:
 
     ``time_ratio`` is the median over the rounds, ``low`` and ``high`` the smallest and largest.
     """
-    frames = []
-    for path, _ in stored(profile, "timing"):
-        with named_if_damaged(path):
-            frame = pd.read_csv(path)
-            frame["time_ratio"] = frame["dynamic_ms"] / frame["static_ms"]
-        frames.append(frame)
-    rounds = pd.concat(frames, ignore_index=True).groupby(["source", "batch"], as_index=False)
+    rounds = _tables(profile, "timing", _ratios).groupby(["source", "batch"], as_index=False)
     ratios = {"time_ratio": ("time_ratio", "median"), "low": ("time_ratio", "min"), "high": ("time_ratio", "max")}
     return rounds.agg(macs_ratio=("macs_ratio", "first"), **ratios)
+
+
+def _tables(profile: str, experiment: str, parsed: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+    """The CSV files of an experiment, read as text, parsed one by one and put together."""
+    frames = []
+    for path, _ in stored(profile, experiment):
+        with named_if_damaged(path):
+            frames.append(parsed(pd.read_csv(path, dtype=str, keep_default_na=False)))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _records(frame: pd.DataFrame) -> pd.DataFrame:
+    frame["eps_255"], frame["threshold"] = frame["eps_255"].astype(int), pd.to_numeric(frame["threshold"])
+    for column in FLAGS + NUMBERS:
+        kind = bool if column in FLAGS else int
+        frame[column] = [np.array(list(text), dtype=int).astype(kind) for text in frame[column]]
+    return frame
+
+
+def _costs(frame: pd.DataFrame) -> pd.DataFrame:
+    frame = _records(frame)
+    frame["steps"], frame["seconds"] = frame["steps"].astype(int), frame["seconds"].astype(float)
+    frame["made"] = [np.array(text.split(), dtype=int) for text in frame["made"]]
+    frame["macs"] = [1000 * np.array(text.split(), dtype=int) for text in frame.pop("kmacs")]
+    return frame
+
+
+def _ratios(frame: pd.DataFrame) -> pd.DataFrame:
+    frame = frame.astype({"batch": int, "dynamic_ms": float, "static_ms": float, "macs_ratio": float})
+    return frame.assign(time_ratio=frame["dynamic_ms"] / frame["static_ms"])
 
 
 class Outputs(NamedTuple):
