@@ -48,9 +48,25 @@ class Recipe:
 _FULL, _HEADS = Recipe(100, 0.1, stepwise), Recipe(25, 1e-3, constant, "adam")
 _SHORT = Recipe(15, 0.1, one_cycle, weight_decay=5e-4, ramp=0.75, clip=5.0)
 _TINY = Recipe(3, 0.05, one_cycle, clip=5.0, batch=64, images=256)
-# By name and kind of network, the best first.
+# By name, of a whole network and of the heads on a frozen backbone; the best first.
 RECIPES = {
-    "full": {"sdnn": _FULL, "dynn": _FULL, "ic_only": _HEADS},
-    "short": {"sdnn": _SHORT, "dynn": _SHORT, "ic_only": replace(_HEADS, epochs=5)},
-    "tiny": {"sdnn": _TINY, "dynn": _TINY, "ic_only": replace(_HEADS, epochs=3, batch=64, images=256)},
+    "full": (_FULL, _HEADS),
+    "short": (_SHORT, replace(_HEADS, epochs=5)),
+    "tiny": (_TINY, replace(_HEADS, epochs=3, batch=64, images=256)),
 }
+# The wider networks learn in fewer epochs, and take longer for one.
+_SHORT_EPOCHS = {"mobilenet": 12, "vgg16": 12}
+
+
+def find(name: str, model: str, kind: str) -> Recipe:
+    """The recipe of this name for a network of this model and kind (see ``dynlib.checkpoints``).
+
+    Raises:
+        ValueError: unknown recipe.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"unknown recipe {name!r}: choose one of {', '.join(RECIPES)}")
+    whole, heads = RECIPES[name]
+    if kind == "ic_only":
+        return heads
+    return replace(whole, epochs=_SHORT_EPOCHS.get(model, whole.epochs)) if name == "short" else whole

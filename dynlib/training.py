@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dynlib import checkpoints, data
+from dynlib import checkpoints, data, recipes
 from dynlib.behaviour import accuracies, describe
 from dynlib.checkpoints import KINDS, CheckpointError
 from dynlib.exits import MultiExitNetwork, build
@@ -82,13 +82,11 @@ class Training:
     def __init__(
         self, model: str, dataset: str, kind: str, recipe: str, seed: int, device: str = "cpu", folder: Path = CHECKPOINTS
     ):
-        if recipe not in RECIPES:
-            raise ValueError(f"unknown recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
         self.id = checkpoints.network_id(model, dataset, kind)
         self.model, self.dataset, self.kind, self.seed, self.device, self.folder = model, dataset, kind, seed, device, folder
         self.frozen = kind == "ic_only"
         self.recipe_name = recipe
-        self.recipe = RECIPES[recipe][kind]
+        self.recipe = recipes.find(recipe, model, kind)
         self.loss = exits_loss if self.frozen else joint_loss
         self.images, self.labels = (t.to(device) for t in data.load(dataset, "train", self.recipe.images))
         torch.manual_seed(seed)
@@ -254,7 +252,9 @@ def train_all(recipe: str, seed: int, device: str, jobs: int) -> None:
     """Train what is missing, ``jobs`` networks at a time; heads on a frozen backbone come once there is one."""
     for kinds in (("sdnn", "dynn"), ("ic_only",)):
         wave = [network for network in missing(recipe) if network[-1] in kinds]
-        with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        # Each with its share of the processor: two trainings of one thread are faster than one of two, then the other.
+        threads = max(1, torch.get_num_threads() // jobs)
+        with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
             for trained in [pool.submit(train, *network, recipe, seed, device) for network in wave]:
                 print(trained.result(), flush=True)
 

@@ -235,8 +235,8 @@ def test_losses_by_hand(sample):
     logits = net(images)
     each = torch.stack([F.cross_entropy(exit, labels, reduction="none") for exit in logits])
     mechanism = ConfidenceExit(0.12)
-    torch.testing.assert_close(LOSSES["average"](logits, labels), each.mean(dim=0))
-    torch.testing.assert_close(LOSSES["final"](logits, labels), each[-1])
+    torch.testing.assert_close(LOSSES["average"](logits, labels, mechanism), each.mean(dim=0))
+    torch.testing.assert_close(LOSSES["final"](logits, labels, mechanism), each[-1])
     depth, macs = LOSSES["taken"].depth(net, mechanism, images)
     assert depth.equal(mechanism.decide(logits).exit)
     assert macs.equal(net.macs[mechanism.decide(logits).depth])
@@ -247,7 +247,7 @@ def test_max_average_keeps_the_best_single_exit(sample):
     net, images, labels = small_network(3), sample[0][:6], sample[1][:6]
 
     def mean_loss(result):
-        return LOSSES["average"](net(result.adversarial), labels)
+        return LOSSES["average"](net(result.adversarial), labels, ConfidenceExit())
 
     best = mean_loss(PGD(loss="max_average")(net, images, labels))
     singles = torch.stack([mean_loss(PGD(loss=f"exit={k}")(net, images, labels)) for k in range(3)])

@@ -1,12 +1,13 @@
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from dynlib.attacks import PGD, EarlyAttack
+from dynlib.attacks import PGD, EarlyAttack, EarlyPGD
 from dynlib.attacks.early import as_deployed, strictly
-from dynlib.attacks.losses import early_objective
+from dynlib.attacks.losses import EARLY_VARIANTS, early_objective
 from dynlib.mechanisms import ConfidenceExit
 from tests.conftest import small_network
 
@@ -116,12 +117,48 @@ def test_inside_the_ball(dynn, sample):
     images = sample[0][:16]
     labels, mechanism = own_labels(dynn, images), ConfidenceExit(0.9)
     counts = {}
-    for loss in ("early", "final"):
-        adversarial = PGD(loss=loss, steps=8)(dynn, images, labels).adversarial
-        assert (adversarial - images).abs().max() <= 8 / 255 + 1e-6
+    for attack in (EarlyPGD(eps=4 / 255, steps=8), PGD(loss="final", eps=4 / 255, steps=8)):
+        adversarial = attack(dynn, images, labels).adversarial
+        assert (adversarial - images).abs().max() <= 4 / 255 + 1e-6
         with torch.no_grad():
-            counts[loss] = as_deployed(dynn(adversarial), labels, mechanism).sum().item()
-    assert counts["early"] > counts["final"]
+            counts[attack.name] = as_deployed(dynn(adversarial), labels, mechanism).sum().item()
+    assert counts["early_pgd"] > counts["pgd"] + 4
+
+
+@pytest.mark.parametrize("goal", ["strict", "deployed"])
+def test_images_that_reach_the_goal_stay_there(dynn, sample, goal):
+    images = sample[0][:12]
+    labels = own_labels(dynn, images)
+    result = EarlyPGD(eps=6 / 255, steps=10, goal=goal)(dynn, images, labels)
+    with torch.no_grad():
+        logits = dynn(result.adversarial)
+    reached = strictly(logits, labels) if goal == "strict" else as_deployed(logits, labels, ConfidenceExit(0.9))
+    early = result.steps < 10
+    assert early.any()
+    assert reached[early].all()
+    assert (result.macs == 2 * dynn.macs[-1] * (result.steps + early)).all()  # the pass that showed it is paid for
+
+
+def test_variants_by_hand():
+    """Three exits, one image of label 0, three classes."""
+    p = torch.tensor([[[0.95, 0.04, 0.01]], [[0.2, 0.5, 0.3]], [[0.6, 0.1, 0.3]]])
+    labels, mechanism, approx = torch.tensor([0]), ConfidenceExit(0.9), partial(pytest.approx, abs=1e-5)
+
+    def value(evidence, weights, at=0.9):
+        return EARLY_VARIANTS[f"early={evidence}/{weights}"](p.log(), labels, ConfidenceExit(at)).item()
+
+    assert value("probability", "equal") == approx(2 * 0.6 - 0.95 - 0.2)
+    assert value("probability", "confidence") == approx((0.95 + 0.5) * 0.6 - 0.95 * 0.95 - 0.5 * 0.2)
+    assert value("probability", "answering") == approx(0.6 - 0.95)  # the first exit is confident
+    assert value("probability", "answering", at=0.96) == approx(0.6 - 0.95)  # none is; the first is the most confident
+    assert value("probability", "answering", at=0.55) == approx(0.6 - 0.95)
+    assert value("log-probability", "equal") == approx(2 * math.log(0.6) - math.log(0.95) - math.log(0.2))
+    lead = math.log(0.2 / 0.5)
+    assert value("margin", "equal") == approx(2 * math.log(2) - math.log(0.95 / 0.04) - lead)
+    far = torch.tensor([[[0.001, 0.998, 0.001]], [[0.001, 0.998, 0.001]], [[0.98, 0.01, 0.01]]]).log()
+    assert EARLY_VARIANTS["early=margin/equal"](far, labels, mechanism).item() == approx(2 * 2 + 2 * 2)  # enough is enough
+    last = torch.tensor([[[0.5, 0.3, 0.2]], [[0.4, 0.5, 0.1]], [[0.95, 0.04, 0.01]]]).log()
+    assert EARLY_VARIANTS["early=probability/answering"](last, labels, mechanism).item() == approx(0.95 - 0.4)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +174,10 @@ def test_bad_inputs(batch):
     net, images, labels = batch
     with pytest.raises(ValueError, match="not what the final exit says"):
         EarlyAttack(iterations=1)(net, images, (labels + 1) % 10)
-    for attack in (EarlyAttack(iterations=1), PGD(loss="early")):
+    with pytest.raises(ValueError, match="not what the final exit says"):
+        EarlyPGD()(net, images, (labels + 1) % 10)
+    with pytest.raises(ValueError, match="unknown goal 'all'"):
+        EarlyPGD(goal="all")
+    for attack in (EarlyAttack(iterations=1), EarlyPGD()):
         with pytest.raises(ValueError, match="no early exits"):
             attack(small_network(1), images, own_labels(small_network(1), images))

@@ -2,7 +2,7 @@
 
 from dynlib.attacks.base import Attack, AttackResult, Iterative
 from dynlib.attacks.dimifgsm import DIMIFGSM
-from dynlib.attacks.early import EarlyAttack, EarlyResult
+from dynlib.attacks.early import EarlyAttack, EarlyPGD, EarlyResult
 from dynlib.attacks.fgsm import FGSM
 from dynlib.attacks.losses import LOSSES
 from dynlib.attacks.mifgsm import MIFGSM
@@ -20,6 +20,7 @@ __all__ = [
     "Attack",
     "AttackResult",
     "EarlyAttack",
+    "EarlyPGD",
     "EarlyResult",
     "Iterative",
 ]

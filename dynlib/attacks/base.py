@@ -140,7 +140,7 @@ class Attack:
             with torch.enable_grad():
                 inputs = x[group].detach().requires_grad_()
                 logits = net(self.view(inputs, step), d)
-                (gradient[group],) = torch.autograd.grad(loss(logits, labels[group]).sum(), inputs)
+                (gradient[group],) = torch.autograd.grad(loss(logits, labels[group], self.mechanism).sum(), inputs)
             done[group] = self.stops(logits.detach(), labels[group], complete=d == net.n_exits - 1)
         return gradient, done
 
@@ -148,7 +148,7 @@ class Attack:
         """Of several runs, each image's with the highest mean cross-entropy; all of them are paid for."""
         adversarial, steps, macs = (torch.stack(part) for part in zip(*runs, strict=True))
         with torch.no_grad():
-            best = torch.stack([Average()(net(x), labels) for x in adversarial]).argmax(dim=0)
+            best = torch.stack([Average()(net(x), labels, self.mechanism) for x in adversarial]).argmax(dim=0)
         chosen = adversarial[best, torch.arange(len(labels), device=labels.device)]
         return chosen, steps.sum(dim=0), macs.sum(dim=0) + len(runs) * net.macs[-1].to(labels.device)
 

@@ -1,7 +1,7 @@
 """The Early Attack of the paper (RQ3): every early exit changes its answer, the final exit keeps its own.
 
-The static network is unharmed, the dynamic one errs. This is the published objective, from the authors' public script; the same
-goal inside an L-infinity ball is ``PGD(loss="early")``.
+The static network is unharmed, the dynamic one errs. ``EarlyAttack`` is the published objective, from the authors' public script;
+``EarlyPGD`` pursues the same goal inside an L-infinity ball.
 """
 
 from dataclasses import dataclass, field
@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dynlib.attacks.base import check_batch, evaluating, uniform_noise
+from dynlib.attacks.base import AttackResult, check_batch, evaluating, uniform_noise
 from dynlib.attacks.losses import early_objective
+from dynlib.attacks.pgd import PGD
 from dynlib.exits import MultiExitNetwork
 from dynlib.mechanisms import ConfidenceExit, Mechanism
 
@@ -86,9 +87,7 @@ class EarlyAttack:
         if net.n_exits < 2:
             raise ValueError("the network has no early exits")
         with evaluating(net):
-            with torch.no_grad():
-                if not net(images)[-1].argmax(dim=-1).equal(labels):
-                    raise ValueError("labels are not what the final exit says of these images")
+            check_own(net, images, labels)
             adversarial, iterations = self._run(net, images, labels)
             with torch.no_grad():
                 logits = net(adversarial)
@@ -126,6 +125,45 @@ class EarlyAttack:
         return distance + self.c * early_objective(logits, labels, self.alpha, self.relu, self.classes)
 
 
+@dataclass(frozen=True, kw_only=True)
+class EarlyPGD(PGD):
+    """The Early Attack inside an L-infinity ball: PGD whose images are done once they reach the goal. Settings of ``PGD``, and:
+
+    Args:
+        loss: ``"early"``, the published objective, or one of ``dynlib.attacks.losses.EARLY_VARIANTS``.
+        goal: a key of ``GOALS``.
+    Raises:
+        ValueError: a setting out of range.
+    """
+
+    name, display, marker = "early_pgd", "Early PGD", "*"
+
+    loss: str = "early=log-probability/equal"
+    goal: str = "deployed"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.goal not in GOALS:
+            raise ValueError(f"unknown goal {self.goal!r}: choose one of {', '.join(GOALS)}")
+
+    def __call__(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> AttackResult:
+        """As for ``Attack``; the labels are what the final exit says of the images, else ValueError."""
+        check_batch(net, images, labels)
+        with evaluating(net):
+            check_own(net, images, labels)
+        return super().__call__(net, images, labels)
+
+    def stops(self, logits: Tensor, labels: Tensor, complete: bool) -> Tensor:
+        return GOALS[self.goal](logits, labels, self.mechanism)
+
+
+@torch.no_grad()
+def check_own(net: MultiExitNetwork, images: Tensor, labels: Tensor) -> None:
+    """Raises ValueError where labels are not what the final exit says of the images."""
+    if not net(images)[-1].argmax(dim=-1).equal(labels):
+        raise ValueError("labels are not what the final exit says of these images")
+
+
 def strictly(logits: Tensor, labels: Tensor) -> Tensor:
     """Whether every early exit differs from the label and the final exit does not: bool ``[batch]``."""
     answers = logits.argmax(dim=-1)
@@ -135,6 +173,10 @@ def strictly(logits: Tensor, labels: Tensor) -> Tensor:
 def as_deployed(logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
     """Whether the network as deployed differs from the label and its final exit does not: bool ``[batch]``."""
     return (mechanism.decide(logits).label != labels) & (logits[-1].argmax(dim=-1) == labels)
+
+
+# When an image is done, from logits, labels and mechanism.
+GOALS = {"strict": lambda logits, labels, mechanism: strictly(logits, labels), "deployed": as_deployed}
 
 
 def _image(w: Tensor) -> Tensor:

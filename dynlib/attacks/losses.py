@@ -4,6 +4,7 @@ Each loss says how deep the network has to be run for each image, and nothing de
 """
 
 from dataclasses import dataclass
+from itertools import product
 from typing import ClassVar
 
 import torch
@@ -29,7 +30,7 @@ class Loss:
         """The deepest exit that the gradient of each clean image needs, and the MACs spent to find out: int64 ``[batch]`` each."""
         raise NotImplementedError
 
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
         """Losses ``[batch]`` from the logits ``[depth + 1, batch, classes]`` of the exits that were run."""
         raise NotImplementedError
 
@@ -41,7 +42,7 @@ def everywhere(number: int, images: Tensor) -> Tensor:
 class Deepest(Loss):
     """Cross-entropy of the deepest exit that is run; subclasses say which one that is."""
 
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
         return F.cross_entropy(logits[-1], labels, reduction="none")
 
 
@@ -79,7 +80,7 @@ class Average(Loss):
     def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
         return everywhere(net.n_exits - 1, images), everywhere(0, images)
 
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
         exits, batch, _ = logits.shape
         return F.cross_entropy(logits.flatten(0, 1), labels.repeat(exits), reduction="none").view(exits, batch).mean(dim=0)
 
@@ -108,26 +109,81 @@ def early_objective(logits: Tensor, labels: Tensor, alpha: float, relu: bool = T
     return own[:-1].sum(dim=(0, 2)) - alpha * (lead.relu() if relu else lead).sum(dim=-1)
 
 
-@dataclass(frozen=True)
-class Early(Loss):
-    """The Early Attack's goal: every early exit leaves the label, the final exit keeps it. Labels are the final exit's own."""
+class TowardsEarly(Loss):
+    """Base of what pursues the Early Attack's goal: early exits leave the label, the final exit keeps it.
 
-    display, colour, dash = "Early Attack", "C4", "-"
+    Labels are what the final exit says of the clean images.
+    """
 
     def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
         if net.n_exits < 2:
             raise ValueError("the network has no early exits")
         return everywhere(net.n_exits - 1, images), everywhere(0, images)
 
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+
+@dataclass(frozen=True)
+class Early(TowardsEarly):
+    """The published objective, with as much weight on the final exit's lead as on the early exits' probabilities."""
+
+    display, colour, dash = "as published", "C4", "-"
+
+    def __call__(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
         return -early_objective(logits, labels, alpha=1.0)
 
 
+# What speaks for the label at an exit, and the bounds that are enough: early exits are not pushed below the lower one, the final
+# exit not above the upper one.
+EVIDENCE = {"probability": (0.0, 1.0), "log-probability": (-5.0, 0.0), "margin": (-2.0, 2.0)}
+WEIGHTS = ("equal", "confidence", "answering")
+
+
+@dataclass(frozen=True)
+class EarlyVariant(TowardsEarly):
+    """The evidence for the label at the final exit, less that at the early exits, which share the final exit's weight.
+
+    Args:
+        evidence: in ``EVIDENCE``; the margin is the label's logit less the largest other one.
+        weights: of the early exits: ``"equal"``; ``"confidence"``, their largest probability; or ``"answering"``, only the exit
+            that answers for the network as deployed (the last early one where the final exit does).
+    """
+
+    colour, dash = "C5", "-"
+
+    evidence: str
+    weights: str
+
+    @property
+    def display(self) -> str:
+        return f"{self.evidence}, {self.weights}"
+
+    def __call__(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
+        low, high = EVIDENCE[self.evidence]
+        evidence, weights = self._for(logits, labels), self._weights(logits.detach(), mechanism)
+        return weights.sum(dim=0) * evidence[-1].clamp(max=high) - (weights * evidence[:-1].clamp(min=low)).sum(dim=0)
+
+    def _for(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Evidence ``[exits, batch]``."""
+        index = labels.expand(len(logits), -1)[..., None]
+        if self.evidence == "margin":
+            return (logits.gather(-1, index) - logits.scatter(-1, index, -torch.inf).amax(dim=-1, keepdim=True))[..., 0]
+        scores = logits.softmax(dim=-1) if self.evidence == "probability" else logits.log_softmax(dim=-1)
+        return scores.gather(-1, index)[..., 0]
+
+    def _weights(self, logits: Tensor, mechanism: Mechanism) -> Tensor:
+        """Of the early exits, ``[exits - 1, batch]``."""
+        if self.weights == "answering":
+            last_early = len(logits) - 2
+            return F.one_hot(mechanism.decide(logits).exit.clamp(max=last_early), last_early + 1).T.float()
+        confidence = logits[:-1].softmax(dim=-1).amax(dim=-1)
+        return confidence if self.weights == "confidence" else torch.ones_like(confidence)
+
+
 LOSSES = {"final": AtExit(-1), "taken": Taken(), "average": Average(), "max_average": MaxAverage(), "early": Early()}
+EARLY_VARIANTS = {f"early={e}/{w}": EarlyVariant(e, w) for e, w in product(EVIDENCE, WEIGHTS)}
 
 
 def get_loss(name: str) -> Loss:
-    """A loss by name: one of ``LOSSES``, or ``"exit=k"`` for the exit with index k.
+    """A loss by name: one of ``LOSSES``, one of ``EARLY_VARIANTS``, or ``"exit=k"`` for the exit with index k.
 
     Raises:
         ValueError: unknown name.
@@ -135,6 +191,7 @@ def get_loss(name: str) -> Loss:
     start, _, number = name.partition("=")
     if start == "exit" and number.isdecimal():
         return AtExit(int(number))
-    if name not in LOSSES:
-        raise ValueError(f"unknown loss {name!r}: choose one of {', '.join(LOSSES)} or exit=k")
-    return LOSSES[name]
+    known = LOSSES | EARLY_VARIANTS
+    if name not in known:
+        raise ValueError(f"unknown loss {name!r}: choose one of {', '.join(known)} or exit=k")
+    return known[name]
