@@ -41,12 +41,11 @@ def subsets(n_exits: int) -> list[tuple[int, ...]]:
     return [(*chosen, n_exits - 1) for size in range(n_exits) for chosen in combinations(early, size)]
 
 
-def costs(outputs: Outputs, exits: Sequence[int]) -> Tensor:
-    """MACs of leaving at each of the chosen exits, ``[chosen]``: heads that are not chosen are not paid for."""
-    exits = checked_exits(exits, len(outputs.logits))
-    heads = _head_macs(outputs.network)
+def costs(network: str, macs: Tensor, exits: Sequence[int]) -> Tensor:
+    """MACs of leaving at each of the chosen exits, ``[chosen]``, from those of all: heads that are not chosen are not paid for."""
+    exits, heads = checked_exits(exits, len(macs)), _head_macs(network)
     dropped = torch.tensor([k not in exits for k in range(len(heads))])
-    return (outputs.macs - (heads * dropped).cumsum(0))[list(exits)]
+    return (macs - (heads * dropped).cumsum(0))[list(exits)]
 
 
 @cache
@@ -65,7 +64,7 @@ def evaluate(outputs: Outputs, exits: Sequence[int], mechanism: Mechanism) -> Ev
     Raises:
         ValueError: no exit, an unknown one, out of order, or without the final one.
     """
-    paid = costs(outputs, exits)
+    paid = costs(outputs.network, outputs.macs, exits)
     decision = mechanism.decide(outputs.logits[list(exits)])
     return Evaluation(decision.label == outputs.labels, torch.tensor(exits)[decision.exit], paid[decision.depth] / 1e6)
 
@@ -143,21 +142,23 @@ def factors(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def chosen(table: pd.DataFrame) -> dict:
-    """C3, one cell: the most robust design that is at most 1 point less accurate than the default, and what it gains.
+    """C3 and C4, one cell: the most robust design that is at most 1 point less accurate than the default, and what it gains.
 
-    It is chosen on the first half of the images, and everything that is returned of it is measured on the second: the ``gain`` in
-    robust accuracy over the default with a bootstrap interval, ``per_image`` the images' gains, and the loss of clean accuracy.
+    ``robust`` may be NaN where an image does not count. The design is chosen on the first half of the images, and everything that
+    is returned of it is measured on the second: the ``gain`` in robust accuracy over the default with a bootstrap interval,
+    ``per_image`` the images' gains, and the loss of clean accuracy.
     """
     start = default(table)
     half = len(start.clean) // 2
-    clean, robust = (np.stack(table[name].tolist())[:, :half].mean(axis=1) for name in ("clean", "robust"))
+    clean, robust = (np.nanmean(np.stack(table[name].tolist())[:, :half], axis=1) for name in ("clean", "robust"))
     allowed = clean >= start.clean[:half].mean() - ONE_POINT
     best = table.iloc[np.where(allowed, robust, -1).argmax()]
-    gain = best.robust[half:].astype(float) - start.robust[half:]
+    per_image = best.robust[half:].astype(float) - start.robust[half:]
+    gain = per_image[~np.isnan(per_image)]
     low, high = bootstrap_mean(gain)
     lost = start.clean[half:].mean() - best.clean[half:].mean()
     about = {"exits": exit_names(best.exits), "threshold": best.threshold, "fall_back": best.fall_back, "mmacs": best.mmacs}
-    return {**about, "n": len(gain), "clean_lost": lost, "gain": gain.mean(), "low": low, "high": high, "per_image": gain}
+    return {**about, "n": len(gain), "clean_lost": lost, "gain": gain.mean(), "low": low, "high": high, "per_image": per_image}
 
 
 def leaving_groups(clean: Outputs, attacked: Outputs) -> pd.DataFrame:

@@ -78,6 +78,15 @@ def read_efficiency(profile: str) -> pd.DataFrame:
     return _tables(profile, "efficiency", _costs)
 
 
+def read_early(profile: str, experiment: str) -> pd.DataFrame:
+    """All records of ``early_attack``, ``published_attack`` or ``attack_design``; per-image columns as above, empty ones ``[0]``.
+
+    Raises:
+        ResultsError: see ``stored``.
+    """
+    return _tables(profile, experiment, _early)
+
+
 def read_timing(profile: str) -> pd.DataFrame:
     """Time and MACs of dynamic inference relative to a static network: a row for each network and batch size.
 
@@ -110,6 +119,19 @@ def _costs(frame: pd.DataFrame) -> pd.DataFrame:
     frame["steps"], frame["seconds"] = frame["steps"].astype(int), frame["seconds"].astype(float)
     frame["made"] = [np.array(text.split(), dtype=int) for text in frame["made"]]
     frame["macs"] = [1000 * np.array(text.split(), dtype=int) for text in frame.pop("kmacs")]
+    return frame
+
+
+def _early(frame: pd.DataFrame) -> pd.DataFrame:
+    frame["eps_255"] = frame["eps_255"].astype(int)
+    for column in ("alpha", "threshold"):
+        if column in frame:
+            frame[column] = pd.to_numeric(frame[column])
+    for column in {"right", "final_right", "depth", "flipped", "kept", "deployed"} & set(frame):
+        kind = int if column in ("depth", "flipped") else bool
+        frame[column] = [np.array(list(text), dtype=int).astype(kind) for text in frame[column]]
+    for column in {"made", "kmacs", "l2", "linf"} & set(frame):
+        frame[column] = [np.array(text.split(), dtype=int) for text in frame[column]]
     return frame
 
 
@@ -157,5 +179,9 @@ def read_exit_design(profile: str) -> dict[tuple[str, str], Outputs]:
 
 
 def _outputs(network: str, logits: Tensor, labels: Tensor) -> Outputs:
-    macs = read_card(CHECKPOINTS / f"{network}.safetensors")["macs"]
-    return Outputs(network, logits.float(), labels, torch.tensor(macs))
+    return Outputs(network, logits.float(), labels, read_macs(network))
+
+
+def read_macs(network: str) -> Tensor:
+    """Multiply-accumulates up to each exit of a shipped network, ``[exits]``."""
+    return torch.tensor(read_card(CHECKPOINTS / f"{network}.safetensors")["macs"])

@@ -178,6 +178,8 @@ def test_bad_inputs(batch):
         EarlyPGD()(net, images, (labels + 1) % 10)
     with pytest.raises(ValueError, match="unknown goal 'all'"):
         EarlyPGD(goal="all")
+    with pytest.raises(ValueError, match="loss 'final' does not pursue"):
+        EarlyPGD(loss="final")
     for attack in (EarlyAttack(iterations=1), EarlyPGD()):
         with pytest.raises(ValueError, match="no early exits"):
             attack(small_network(1), images, own_labels(small_network(1), images))

@@ -6,6 +6,7 @@ from dynlib import data, experiments, results
 from dynlib.attacks import PGD
 from dynlib.claims import judge_c2
 from dynlib.efficiency import cost_ratios, cost_table, log_ratio, success_curves, transfer_curves, white_box
+from dynlib.experiments.common import write
 from tests.test_measures import DYNN, SDNN, bits
 
 PASS = 2_000_000  # MACs of a forward and backward pass
@@ -87,7 +88,7 @@ def test_experiment_counts_what_the_attack_spends(monkeypatch, tmp_path, dynn):
     settings = {"losses": ["final", "taken"], "eps_255": 8, "steps": [1, 3], "threshold": 0.9, "seed": 0}
     rows = experiments.efficiency(DYNN, [SDNN, DYNN], n_images=6, device="cpu", **settings)
     assert len(rows) == 2 + 2 * (1 + 2)  # clean; for each loss the white box, and each number of steps on the SDNN
-    experiments.write(rows, {"weights": {}}, tmp_path / "quick" / "efficiency" / f"{DYNN}.csv")
+    write(rows, {"weights": {}}, tmp_path / "quick" / "efficiency" / f"{DYNN}.csv")
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     records = results.read_efficiency("quick")
     images, labels = data.load("cifar10", "test", 6)

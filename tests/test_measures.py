@@ -8,6 +8,7 @@ import torch
 from dynlib import claims, data, experiments, results
 from dynlib.attacks import PGD
 from dynlib.claims import judge_c1, pooled_interval
+from dynlib.experiments.common import write
 from dynlib.measures import (
     as_deployed,
     bootstrap_mean,
@@ -237,10 +238,10 @@ def test_records_of_other_weights_are_refused(monkeypatch, tmp_path):
     row = {"source": SDNN, "target": SDNN, "attack": "none", "loss": "none", "eps_255": 0, "threshold": ""}
     row |= dict.fromkeys(("correct", "final", "exit", "depth"), "01")
     path = tmp_path / "quick" / "transferability" / f"{SDNN}.csv"
-    experiments.write([row], {"weights": {SDNN: "0"}}, path)
+    write([row], {"weights": {SDNN: "0"}}, path)
     with pytest.raises(ResultsError, match=rf"{SDNN}\.csv was measured with other weights of {SDNN}"):
         results.read_records("quick")
-    experiments.write([row], {"weights": {}}, path)
+    write([row], {"weights": {}}, path)
     assert len(results.read_records("quick")) == 1
     path.write_text("nonsense")
     with pytest.raises(ResultsError, match="damaged"):

@@ -15,6 +15,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from dynlib import claims, data, experiments
+from dynlib.attacks import EarlyAttack, EarlyPGD
 from dynlib.checkpoints import network_id
 from dynlib.files import RESULTS, ROOT
 from dynlib.mechanisms import ConfidenceExit
@@ -60,15 +61,23 @@ def check_names(given: dict, known: set[str], what: str) -> None:
 def check_experiment(name: str, settings: dict[str, Any]) -> None:
     """Against the experiment's signature, then each value by what it is for."""
     check_call(experiments.EXPERIMENTS[name], settings, name, given_elsewhere={"device"})
-    for key in {"n_images", "batches", "rounds", "steps", "eps_255"} & set(settings):
-        if min(settings[key] if isinstance(settings[key], list) else [settings[key]], default=0) < 1:
+
+    def every(key: str) -> list:
+        value = settings.get(key, [])
+        return value if isinstance(value, list) else [value]
+
+    for key in {"n_images", "batches", "rounds", "steps", "eps_255", "iterations"} & set(settings):
+        if min(every(key), default=0) < 1:
             raise ProfileError(f"{name}: {key} is {settings[key]}: need at least 1")
-    for threshold in [settings[key] for key in ("threshold",) if key in settings] + settings.get("other_thresholds", []):
+    for threshold in every("threshold") + every("thresholds") + every("other_thresholds"):
         ConfidenceExit(threshold)
     if "eps_255" in settings:
-        steps = settings["steps"]
-        pgd = {"name": "pgd", "eps_255": [settings["eps_255"]], "steps": max(steps) if isinstance(steps, list) else steps}
-        experiments.grid(**pgd, losses=settings.get("losses", ["final"]), threshold=0.5, seed=settings["seed"])
+        pgd = {"name": "pgd", "eps_255": every("eps_255"), "steps": max(every("steps")), "threshold": 0.5, "seed": settings["seed"]}
+        experiments.grid(**pgd, losses=settings.get("losses", ["final"]))
+    for variant in every("variants"):
+        EarlyPGD(loss=variant)
+    for alpha in every("alphas"):
+        EarlyAttack(alpha=alpha)
     for spec in settings.get("attacks", []):
         check_call(experiments.grid, spec, f"{name}, attacks", given_elsewhere={"threshold", "seed"})
         experiments.grid(**spec, threshold=settings["threshold"], seed=settings["seed"])

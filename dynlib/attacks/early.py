@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dynlib.attacks.base import AttackResult, check_batch, evaluating, uniform_noise
-from dynlib.attacks.losses import early_objective
+from dynlib.attacks.losses import TowardsEarly, early_objective, get_loss
 from dynlib.attacks.pgd import PGD
 from dynlib.exits import MultiExitNetwork
 from dynlib.mechanisms import ConfidenceExit, Mechanism
@@ -143,6 +143,8 @@ class EarlyPGD(PGD):
 
     def __post_init__(self):
         super().__post_init__()
+        if not isinstance(get_loss(self.loss), TowardsEarly):
+            raise ValueError(f"loss {self.loss!r} does not pursue the Early Attack's goal")
         if self.goal not in GOALS:
             raise ValueError(f"unknown goal {self.goal!r}: choose one of {', '.join(GOALS)}")
 

@@ -5,9 +5,19 @@ from dynlib.plots.efficiency import computation_over_radius, cost_ratio_panels, 
 from dynlib.plots.exits import accuracy_cost, calibration_lines, easy_to_hard, leaving_bars, overthinking_bars
 from dynlib.plots.gallery import exit_gallery
 from dynlib.plots.schematic import architecture, schematic
+from dynlib.plots.surface import (
+    TRAINING,
+    ablation_panels,
+    published_panels,
+    surface_panels,
+    transfer_matrices,
+    two_attackers,
+)
 from dynlib.plots.transfer import difference_panels, rate_panels, reading_panels
 
 __all__ = [
+    "TRAINING",
+    "ablation_panels",
     "accuracy_cost",
     "architecture",
     "attacker",
@@ -20,9 +30,13 @@ __all__ = [
     "factor_panels",
     "leaving_bars",
     "overthinking_bars",
+    "published_panels",
     "rate_panels",
     "reading_panels",
     "schematic",
     "success_over_cost",
+    "surface_panels",
     "trade_off_panels",
+    "transfer_matrices",
+    "two_attackers",
 ]

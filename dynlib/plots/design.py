@@ -47,13 +47,18 @@ def trade_off_panels(table: pd.DataFrame) -> Figure:
     return fig
 
 
-def factor_panels(table: pd.DataFrame) -> Figure:
-    """Robust accuracy over the levels of each factor: a row for each dataset and model, a curve for each attacker.
+def factor_panels(
+    table: pd.DataFrame, by: str = "attacker", looks: dict[str, tuple] = ATTACKERS, ylabel: str = "robust accuracy (%)"
+) -> Figure:
+    """The share ``robust`` over the levels of each factor: a row for each dataset and model, a curve for each attacker.
 
     Hollow: the level changes clean accuracy by more than 1 point.
 
     Args:
-        table: rows of ``design.factors`` with ``dataset``, ``model`` and ``attacker``.
+        table: rows of ``design.factors`` with ``dataset``, ``model`` and the column ``by``.
+        by: what a curve is drawn for.
+        looks: colour, marker and dash of each.
+        ylabel: what the share is of.
     """
     cells, names = list(table.groupby(["dataset", "model"], sort=False)), list(dict.fromkeys(table.factor))
     levels = {name: list(dict.fromkeys(table[table.factor == name].level)) for name in names}
@@ -62,8 +67,8 @@ def factor_panels(table: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(len(cells), len(names), figsize=size, sharey="row", squeeze=False, width_ratios=widths)
     for row, ((dataset, model), cell) in zip(axes, cells, strict=True):
         for panel, name in zip(row, names, strict=True):
-            for number, (who, curve) in enumerate(cell[cell.factor == name].groupby("attacker", sort=False)):
-                colour, marker, dash = ATTACKERS[who]
+            for number, (who, curve) in enumerate(cell[cell.factor == name].groupby(by, sort=False)):
+                colour, marker, dash = looks[who]
                 places = [levels[name].index(level) + 0.1 * (number - 1) for level in curve.level]
                 spread = 100 * pd.concat([curve.robust - curve.low, curve.high - curve.robust], axis=1).T.clip(lower=0)
                 panel.errorbar(places, 100 * curve.robust, spread, color=colour, ls=dash, lw=0.8, capsize=1)
@@ -74,6 +79,6 @@ def factor_panels(table: pd.DataFrame) -> Figure:
                     panel.plot(chosen, 100 * curve.robust[here], marker, mfc=face, mec=colour)
             panel.set_xticks(range(len(levels[name])), [level.replace("_", "\n") for level in levels[name]])
             panel.set_xlabel(name)
-        row[0].set_ylabel(f"robust accuracy (%)\n{cell_name(dataset, model)}")
+        row[0].set_ylabel(f"{ylabel}\n{cell_name(dataset, model)}")
     fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return fig

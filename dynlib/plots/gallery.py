@@ -11,7 +11,7 @@ from dynlib.figures import PAGE
 
 
 def exit_gallery(pictures: dict[str, Tensor], answers: pd.DataFrame, classes: tuple[str, ...]) -> Figure:
-    """Versions of some images side by side, and beside them what each classifier says of each version.
+    """Versions of some images side by side, and beside them what each classifier says of those that it was asked about.
 
     Args:
         pictures: for each version its images ``[n, 3, 32, 32]`` in [0, 1].
@@ -29,13 +29,13 @@ def exit_gallery(pictures: dict[str, Tensor], answers: pd.DataFrame, classes: tu
             axes.set_axis_off()
             if i == 0:
                 axes.set_title(version)
-        _answers(fig.add_subplot(grid[i, -1]), answers[answers.image == i], versions, classes, heading=i == 0)
+        _answers(fig.add_subplot(grid[i, -1]), answers[answers.image == i], classes, heading=i == 0)
     return fig
 
 
-def _answers(axes: Axes, answers: pd.DataFrame, versions: list[str], classes: tuple[str, ...], heading: bool) -> None:
+def _answers(axes: Axes, answers: pd.DataFrame, classes: tuple[str, ...], heading: bool) -> None:
     """A table of cells, wrong answers shaded, the answering exit framed."""
-    classifiers = list(dict.fromkeys(answers.classifier))
+    classifiers, versions = (list(dict.fromkeys(answers[name])) for name in ("classifier", "version"))
     axes.set_xlim(0, len(classifiers))
     axes.set_ylim(len(versions), 0)
     for row in answers.itertuples():

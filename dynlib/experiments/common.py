@@ -1,0 +1,100 @@
+"""What the experiments share: the attacks of a profile, and what a network makes of images, as a record.
+
+Records are rows with one character per image, so they stay small and can be read by eye: ``correct`` 1 where the network as
+deployed answers rightly, ``final`` 1 where its final exit does, ``exit`` the exit that answers, ``depth`` the deepest one run.
+"""
+
+import csv
+import json
+import platform
+from itertools import product
+from pathlib import Path
+
+import numpy
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dynlib import checkpoints, data
+from dynlib.attacks import ATTACKS, Attack, Iterative
+from dynlib.exits import MultiExitNetwork
+from dynlib.files import atomic, code_version
+from dynlib.mechanisms import ConfidenceExit
+
+BATCH = 100
+Record = dict[str, str | int | float]
+
+
+def grid(
+    *, name: str, losses: list[str], eps_255: list[int], steps: int | None = None, threshold: float, seed: int
+) -> list[Attack]:
+    """One attack with every loss and radius.
+
+    Args:
+        name: in ``ATTACKS``.
+        losses: names, see ``dynlib.attacks.losses``.
+        eps_255: radii in 255ths, 1 to 255.
+        steps: gradient steps, for an attack that iterates.
+        threshold, seed: as for ``transferability``.
+    Raises:
+        ValueError: unknown name, or a value out of range.
+    """
+    if name not in ATTACKS:
+        raise ValueError(f"unknown attack {name!r}: choose one of {', '.join(ATTACKS)}")
+    if (steps is not None) != issubclass(ATTACKS[name], Iterative):
+        raise ValueError(f"{name} {'takes no' if steps else 'needs'} steps")
+    more = {"mechanism": ConfidenceExit(threshold), "seed": seed, **({"steps": steps} if steps else {})}
+    return [ATTACKS[name](eps=eps / 255, loss=loss, **more) for loss, eps in product(losses, eps_255)]
+
+
+@torch.no_grad()
+def observe(
+    what: Record, source: str, target: str, net: MultiExitNetwork, thresholds: list[float], images: Tensor, labels: Tensor
+) -> list[Record]:
+    """What a target makes of each image: a record for each threshold, or one where it has a single exit."""
+    logits, rows = torch.cat([net(x) for x in images.split(BATCH)], dim=1), []
+    for threshold in thresholds if net.n_exits > 1 else thresholds[:1]:
+        decision = ConfidenceExit(threshold).decide(logits)
+        columns = {
+            "correct": decision.label == labels,
+            "final": logits[-1].argmax(dim=-1) == labels,
+            "exit": decision.exit,
+            "depth": decision.depth,
+        }
+        texts = {name: digits(column) for name, column in columns.items()}
+        rows.append({"source": source, "target": target, **what, "threshold": threshold if net.n_exits > 1 else "", **texts})
+    return rows
+
+
+def digits(column: Tensor) -> str:
+    """One character per image."""
+    return "".join(str(int(value)) for value in column)
+
+
+def provenance(settings: dict, networks: list[str], seconds: float) -> dict:
+    """What a result stands on: settings, weights, data, code, packages, device and time."""
+    device = torch.device(settings["device"])
+    gpu = device.type == "cuda"
+    return {
+        "settings": settings,
+        "weights": {name: checkpoints.load_id(name).card["weights_sha256"] for name in networks},
+        "data": data.DIGESTS[networks[0].split("-")[0]]["test"],
+        "code": code_version(),
+        "packages": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
+        "device": torch.cuda.get_device_name(device) if gpu else "CPU core",
+        "device_seconds": round(seconds * (1 if gpu else torch.get_num_threads()), 1),
+    }
+
+
+def write(result: list[Record] | dict[str, Tensor], about: dict, path: Path) -> None:
+    """Rows as CSV or tensors as safetensors, and beside them, in JSON, what they stand on."""
+    with atomic(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(about, indent=1) + "\n")
+    with atomic(path) as temporary:
+        if isinstance(result, dict):
+            save_file(result, temporary)
+            return
+        with open(temporary, "w", newline="") as file:
+            table = csv.DictWriter(file, result[0])
+            table.writeheader()
+            table.writerows(result)

@@ -1,0 +1,146 @@
+"""What the Early Attack reaches, what of it works best, and which designs withstand it."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dynlib.attacks.losses import get_loss
+from dynlib.checkpoints import KINDS
+from dynlib.figures import PAGE, cell_name
+from dynlib.models import DISPLAY_NAMES
+from dynlib.plots.exits import panels
+
+# How figures show the attacks in a ball: by name, loss unless the attack has only one here, and goal.
+LOOKS = {
+    ("pgd", "final", "none"): ("PGD, final exit", "C0", "o"),
+    ("pgd", "taken", "none"): ("PGD, exit taken", "C1", "s"),
+    ("pgd", "taken", "deployed"): ("PGD, exit taken, stops", "C2", "D"),
+    ("early_pgd", "", "deployed"): ("Early PGD", "C3", "*"),
+}
+GOALS = {"deployed": ("surface", "C3", "o"), "strict": ("strict success", "C0", "s")}
+
+
+def _error_bars(axes: Axes, rows: pd.DataFrame, places: list[float], value: str, low: str, high: str, **look) -> None:
+    spread = 100 * pd.concat([rows[value] - rows[low], rows[high] - rows[value]], axis=1).T.clip(lower=0)
+    axes.errorbar(places, 100 * rows[value], spread, capsize=1.5, **look)
+
+
+def surface_panels(table: pd.DataFrame) -> Figure:
+    """The surface over the radius: a panel for each dataset and model, a mark for each attack; hollow: exits on a frozen backbone.
+
+    Args:
+        table: rows of ``surface.surface_table`` of attacks in a ball, one loss of ``EarlyPGD`` and not its strict goal.
+    """
+    radii = sorted(set(table.eps_255))
+
+    def draw(axes: Axes, cell: pd.DataFrame) -> None:
+        for number, ((attack, loss, goal), (name, colour, marker)) in enumerate(LOOKS.items()):
+            for kind, shift in (("dynn", 0.0), ("ic_only", 0.08)):
+                here = (cell.attack == attack) & (cell.goal == goal) & (cell.kind == kind)
+                rows = cell[here & (cell.loss == loss) if loss else here].sort_values("eps_255")
+                places = [radii.index(eps) + 0.18 * (number - 1.5) + shift for eps in rows.eps_255]
+                look = {"color": colour, "marker": marker, "ls": "", "lw": 0.8}
+                label = name if kind == "dynn" else None
+                _error_bars(axes, rows, places, "surface", "low", "high", label=label, mfc="white" if shift else colour, **look)
+        axes.set_xticks(range(len(radii)), radii)
+        axes.set_ylim(-3, 103)
+
+    return panels(table, draw, "radius (255ths)", "only the early exits err (%)")
+
+
+def ablation_panels(table: pd.DataFrame) -> Figure:
+    """What each loss of ``EarlyPGD`` reaches: the surface where that is its goal, strict success where that is.
+
+    Args:
+        table: rows of ``surface.surface_table`` of one kind of network, of ``EarlyPGD`` at one radius.
+    """
+    cells, losses = list(table.groupby(["dataset", "model"], sort=False)), list(dict.fromkeys(table.loss))
+    size = (max(4.6, PAGE * len(cells) / 3), 0.26 * len(losses) + 0.9)
+    fig, axes = plt.subplots(1, len(cells), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for panel, ((dataset, model), cell) in zip(axes[0], cells, strict=True):
+        for goal, (name, colour, marker) in GOALS.items():
+            rows = cell[cell.goal == goal]
+            value, low, high = ("surface", "low", "high") if goal == "deployed" else ("strict", "strict_low", "strict_high")
+            spread = 100 * pd.concat([rows[value] - rows[low], rows[high] - rows[value]], axis=1).T.clip(lower=0)
+            places = [losses.index(loss) + (0.12 if goal == "strict" else -0.12) for loss in rows.loss]
+            panel.errorbar(100 * rows[value], places, xerr=spread, ls="", capsize=1.5, color=colour, marker=marker, label=name)
+        panel.set_yticks(range(len(losses)), [get_loss(loss).display for loss in losses])
+        panel.set_xlim(-3, 103)
+        panel.set_xlabel("share of images (%)")
+        panel.set_title(cell_name(dataset, model))
+    axes[0][0].invert_yaxis()
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return fig
+
+
+def published_panels(table: pd.DataFrame) -> Figure:
+    """Success of the published attack over alpha, strict and as deployed; rows of ``surface.published_table``."""
+
+    def draw(axes: Axes, cell: pd.DataFrame) -> None:
+        cell = cell.sort_values("alpha")
+        for (name, colour, marker), value in zip(reversed(GOALS.values()), ("strict", "deployed"), strict=True):
+            bounds = ("low", "high") if value == "strict" else ("deployed_low", "deployed_high")
+            _error_bars(axes, cell, list(cell.alpha), value, *bounds, color=colour, marker=marker, label=name)
+        axes.set_xscale("log")
+        axes.set_ylim(-3, 103)
+
+    return panels(table, draw, "alpha, the weight of the final exit", "share of images (%)")
+
+
+def transfer_matrices(table: pd.DataFrame, measures: dict[str, str]) -> Figure:
+    """Examples made on one network, shown to another: a row of matrices for each dataset, a matrix for each measure.
+
+    Args:
+        table: rows of ``surface.transfer_table`` of one attack, sources and targets dynamic and jointly trained.
+        measures: names of columns, each with its title.
+    """
+    sides = table.source.str.split("-", expand=True)
+    table = table.assign(dataset=sides[0], made=sides[1], shown=table.target.str.split("-").str[1])
+    datasets = list(dict.fromkeys(table.dataset))
+    n = table.made.nunique()
+    size = (PAGE * len(measures) / 2, (0.5 * n + 0.9) * len(datasets))
+    fig, axes = plt.subplots(len(datasets), len(measures), figsize=size, squeeze=False)
+    for row, dataset in zip(axes, datasets, strict=True):
+        for panel, (measure, title) in zip(row, measures.items(), strict=True):
+            matrix = table[table.dataset == dataset].pivot(index="made", columns="shown", values=measure)
+            order = [model for model in DISPLAY_NAMES if model in matrix.index]
+            matrix = 100 * matrix.loc[order, order].rename(index=DISPLAY_NAMES, columns=DISPLAY_NAMES)
+            sns.heatmap(matrix, annot=True, fmt=".0f", vmin=0, vmax=100, cmap="rocket_r", cbar=False, square=True, ax=panel)
+            panel.set(title=title, xlabel="shown to", ylabel="made on")
+            panel.tick_params(length=0)
+            panel.set_yticklabels(panel.get_yticklabels(), rotation=0)
+    return fig
+
+
+def two_attackers(table: pd.DataFrame) -> Figure:
+    """Each design against both attackers: examples of a static network, and the Early Attack on the design itself.
+
+    Ringed: clean accuracy within 1 point of the default's.
+
+    Args:
+        table: a row for each design with ``dataset``, ``model``, ``factor``, ``level``, ``transfer`` and ``robust`` (shares, each
+            with its interval), ``cost`` (share of a full run) and ``equal``.
+    """
+
+    def draw(axes: Axes, cell: pd.DataFrame) -> None:
+        for number, (factor, rows) in enumerate(cell.groupby("factor", sort=False)):
+            spread = {
+                "xerr": 100 * pd.concat([rows.transfer - rows.transfer_low, rows.transfer_high - rows.transfer], axis=1).T,
+                "yerr": 100 * pd.concat([rows.robust - rows.low, rows.high - rows.robust], axis=1).T,
+            }
+            look = {"color": f"C{number}", "marker": "os^D"[number], "label": factor}
+            axes.errorbar(100 * rows.transfer, 100 * rows.robust, **spread, ls="", elinewidth=0.3, **look)
+            for row in rows.itertuples():
+                where = (100 * row.transfer, 100 * row.robust)
+                axes.annotate(row.level, where, (3, 3), textcoords="offset points", fontsize=5, color=f"C{number}")
+        same = cell[cell.equal]
+        axes.scatter(100 * same.transfer, 100 * same.robust, 45, fc="none", ec="0.4", lw=0.6, label="accuracy within 1 point")
+
+    label = "withstands the Early Attack (%)"
+    return panels(table, draw, "withstands examples of an SDNN (%)", label, height=2.6)
+
+
+# How figures show the two ways to train exits, in the form that ``plots.factor_panels`` takes.
+TRAINING = {KINDS[kind].display: (KINDS[kind].colour, KINDS[kind].marker, "-") for kind in ("dynn", "ic_only")}
