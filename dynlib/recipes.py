@@ -54,12 +54,12 @@ RECIPES = {
     "short": (_SHORT, replace(_HEADS, epochs=5)),
     "tiny": (_TINY, replace(_HEADS, epochs=3, batch=64, images=256)),
 }
-# The wider networks learn in fewer epochs, and take longer for one.
-_SHORT_EPOCHS = {"mobilenet": 12, "vgg16": 12}
+# The wider networks learn ten classes in fewer epochs, and take longer for one.
+_SHORT_EPOCHS = {("mobilenet", "cifar10"): 12, ("vgg16", "cifar10"): 12}
 
 
-def find(name: str, model: str, kind: str) -> Recipe:
-    """The recipe of this name for a network of this model and kind (see ``dynlib.checkpoints``).
+def find(name: str, model: str, dataset: str, kind: str) -> Recipe:
+    """The recipe of this name for a network (see ``dynlib.checkpoints``).
 
     Raises:
         ValueError: unknown recipe.
@@ -69,4 +69,4 @@ def find(name: str, model: str, kind: str) -> Recipe:
     whole, heads = RECIPES[name]
     if kind == "ic_only":
         return heads
-    return replace(whole, epochs=_SHORT_EPOCHS.get(model, whole.epochs)) if name == "short" else whole
+    return replace(whole, epochs=_SHORT_EPOCHS.get((model, dataset), whole.epochs)) if name == "short" else whole

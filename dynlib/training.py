@@ -86,7 +86,7 @@ class Training:
         self.model, self.dataset, self.kind, self.seed, self.device, self.folder = model, dataset, kind, seed, device, folder
         self.frozen = kind == "ic_only"
         self.recipe_name = recipe
-        self.recipe = recipes.find(recipe, model, kind)
+        self.recipe = recipes.find(recipe, model, dataset, kind)
         self.loss = exits_loss if self.frozen else joint_loss
         self.images, self.labels = (t.to(device) for t in data.load(dataset, "train", self.recipe.images))
         torch.manual_seed(seed)

@@ -38,7 +38,7 @@ def test_every_kind_trains_and_ships(workshop):
     assert net.n_exits == 1
     assert net.card["weights_sha256"] == checkpoints.sha256(path)
     log = (workshop / "training" / "cifar10-mobilenet-sdnn-tiny-0.csv").read_text().splitlines()
-    assert len(log) == 1 + recipes.find("tiny", "resnet56", "sdnn").epochs
+    assert len(log) == 1 + recipes.find("tiny", "resnet56", "cifar10", "sdnn").epochs
 
     train(workshop, "ic_only")
     heads = checkpoints.load("mobilenet", "cifar10", "ic_only", workshop)
