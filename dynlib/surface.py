@@ -105,15 +105,16 @@ def design_factors(table: pd.DataFrame) -> pd.DataFrame:
 
     A row for each factor and level, the default in all of them: ``clean`` accuracy, the share ``robust`` with its Wilson interval,
     and the ``gain`` over the default on the images that count for both, with its 95 % bootstrap interval; ``equal`` marks a clean
-    accuracy within 1 point of the default's.
+    accuracy within 1 point of the default's, ``default`` the default itself.
     """
     start, rows = default(table), []
     for row in table.itertuples():
         counted, gain = row.robust[~np.isnan(row.robust)], row.robust - start.robust
         gain, equal = gain[~np.isnan(gain)], abs(row.clean.mean() - start.clean.mean()) <= ONE_POINT
-        about = (row.clean.mean(), row.mmacs, *rate(counted.sum(), len(counted)), gain.mean(), *bootstrap_mean(gain), equal)
+        shares = (row.clean.mean(), row.mmacs, *rate(counted.sum(), len(counted)), gain.mean(), *bootstrap_mean(gain))
+        about = (*shares, equal, row.Index == start.name)
         rows += [(*level, *about) for level in levels(row, start)]
-    names = ["factor", "level", "clean", "mmacs", "robust", "low", "high", "gain", "gain_low", "gain_high", "equal"]
+    names = ["factor", "level", "clean", "mmacs", "robust", "low", "high", "gain", "gain_low", "gain_high", "equal", "default"]
     return pd.DataFrame(rows, columns=names).sort_values(["factor", "level"], key=_in_order, kind="stable", ignore_index=True)
 
 

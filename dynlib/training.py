@@ -215,7 +215,8 @@ class Training:
         checkpoints.write_weights({n: t for n, t in state.items() if n.startswith("exits." if self.frozen else "")}, path)
         self.net.load_state_dict(state | checkpoints.read_weights(path))  # what is measured is what is shipped: rounded weights
         cuda = torch.device(self.device).type == "cuda"
-        cpu = f"{torch.get_num_threads()} CPU threads ({torch.backends.cpu.get_cpu_capability()})"
+        threads = torch.get_num_threads()
+        cpu = f"{threads} CPU thread{'s' if threads > 1 else ''} ({torch.backends.cpu.get_cpu_capability()})"
         card = {
             "network": self.id,
             "parameters": sum(parameter.numel() for parameter in self.net.parameters()),

@@ -17,7 +17,7 @@ LOOKS = {
     ("pgd", "final", "none"): ("PGD, final exit", "C0", "o"),
     ("pgd", "taken", "none"): ("PGD, exit taken", "C1", "s"),
     ("pgd", "taken", "deployed"): ("PGD, exit taken, stops", "C2", "D"),
-    ("early_pgd", "", "deployed"): ("Early PGD", "C3", "*"),
+    ("early_pgd", "", "deployed"): ("Early PGD", "C3", "v"),
 }
 GOALS = {"deployed": ("surface", "C3", "o"), "strict": ("strict success", "C0", "s")}
 
@@ -47,7 +47,7 @@ def surface_panels(table: pd.DataFrame) -> Figure:
         axes.set_xticks(range(len(radii)), radii)
         axes.set_ylim(-3, 103)
 
-    return panels(table, draw, "radius (255ths)", "only the early exits err (%)")
+    return panels(table, draw, "radius (255ths)", "errs, its final exit does not (%)")
 
 
 def ablation_panels(table: pd.DataFrame) -> Figure:
@@ -120,22 +120,25 @@ def two_attackers(table: pd.DataFrame) -> Figure:
     Ringed: clean accuracy within 1 point of the default's.
 
     Args:
-        table: a row for each design with ``dataset``, ``model``, ``factor``, ``level``, ``transfer`` and ``robust`` (shares, each
-            with its interval), ``cost`` (share of a full run) and ``equal``.
+        table: rows of ``surface.design_factors`` with ``dataset``, ``model`` and ``transfer``, the share of attacked images that the
+            design answers rightly, with its interval.
     """
 
     def draw(axes: Axes, cell: pd.DataFrame) -> None:
-        for number, (factor, rows) in enumerate(cell.groupby("factor", sort=False)):
+        def mark(rows: pd.DataFrame, **look) -> None:
             spread = {
                 "xerr": 100 * pd.concat([rows.transfer - rows.transfer_low, rows.transfer_high - rows.transfer], axis=1).T,
                 "yerr": 100 * pd.concat([rows.robust - rows.low, rows.high - rows.robust], axis=1).T,
             }
-            look = {"color": f"C{number}", "marker": "os^D"[number], "label": factor}
             axes.errorbar(100 * rows.transfer, 100 * rows.robust, **spread, ls="", elinewidth=0.3, **look)
+
+        for number, (factor, rows) in enumerate(cell[~cell.default].groupby("factor", sort=False)):
+            mark(rows, color=f"C{number}", marker="os^D"[number], label=factor)
             for row in rows.itertuples():
                 where = (100 * row.transfer, 100 * row.robust)
                 axes.annotate(row.level, where, (3, 3), textcoords="offset points", fontsize=5, color=f"C{number}")
-        same = cell[cell.equal]
+        mark(cell[cell.default].iloc[[0]], color="black", marker="*", markersize=8, label="default")
+        same = cell[cell.equal & ~cell.default]
         axes.scatter(100 * same.transfer, 100 * same.robust, 45, fc="none", ec="0.4", lw=0.6, label="accuracy within 1 point")
 
     label = "withstands the Early Attack (%)"
