@@ -30,7 +30,9 @@ def stored(profile: str, experiment: str) -> Iterator[tuple[Path, dict]]:
         ResultsError: no results, damaged ones, or results of other weights than the shipped ones.
     """
     folder = RESULTS / profile / experiment
-    paths = sorted((path for path in folder.glob("*") if path.suffix in (".csv", ".safetensors")), key=_rank)
+    paths = sorted(
+        (path for path in folder.glob("*") if path.suffix in (".csv", ".safetensors")), key=lambda path: _rank(path.stem)
+    )
     if not paths:
         raise ResultsError(f"{folder} holds no results: run `./run_all.sh --profile {profile}`")
     for path in paths:
@@ -43,10 +45,10 @@ def stored(profile: str, experiment: str) -> Iterator[tuple[Path, dict]]:
         yield path, about
 
 
-def _rank(path: Path) -> tuple[int, ...]:
+def _rank(network: str) -> tuple[int, ...]:
     """Of a network among the others: as the paper names them, static before dynamic."""
     known = (list(DIGESTS), MODELS, list(KINDS))
-    return tuple(names.index(name) for name, names in zip(path.stem.split("-"), known, strict=True))
+    return tuple(names.index(name) for name, names in zip(network.split("-"), known, strict=True))
 
 
 @contextmanager
@@ -174,7 +176,7 @@ def read_exit_design(profile: str) -> dict[tuple[str, str], Outputs]:
         with named_if_damaged(path):
             tensors = load_file(path)
             labels = tensors.pop("labels")
-        found |= {(path.stem, target): _outputs(target, logits, labels) for target, logits in tensors.items()}
+        found |= {(path.stem, target): _outputs(target, tensors[target], labels) for target in sorted(tensors, key=_rank)}
     return found
 
 

@@ -189,3 +189,9 @@ def test_other_recipe_is_refused(workshop, monkeypatch):
     training.save_file(load_file(state), state, {"about": json.dumps(about)})
     with pytest.raises(CheckpointError, match="another recipe"):
         train(workshop, "sdnn")
+
+
+def test_short_recipe_by_network():
+    epochs = {dataset: recipes.find("short", "mobilenet", dataset, "dynn").epochs for dataset in ("cifar10", "cifar100")}
+    assert epochs["cifar10"] < epochs["cifar100"] == recipes.find("short", "resnet56", "cifar10", "sdnn").epochs
+    assert recipes.find("short", "vgg16", "cifar10", "ic_only").optimiser == "adam"

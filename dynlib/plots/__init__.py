@@ -13,7 +13,7 @@ from dynlib.plots.surface import (
     transfer_matrices,
     two_attackers,
 )
-from dynlib.plots.transfer import difference_panels, rate_panels, reading_panels
+from dynlib.plots.transfer import difference_panels, rate_matrices, rate_panels, reading_panels
 
 __all__ = [
     "TRAINING",
@@ -31,6 +31,7 @@ __all__ = [
     "leaving_bars",
     "overthinking_bars",
     "published_panels",
+    "rate_matrices",
     "rate_panels",
     "reading_panels",
     "schematic",

@@ -2,7 +2,6 @@
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -11,6 +10,7 @@ from dynlib.checkpoints import KINDS
 from dynlib.figures import PAGE, cell_name
 from dynlib.models import DISPLAY_NAMES
 from dynlib.plots.exits import panels
+from dynlib.plots.transfer import heat
 
 # How figures show the attacks in a ball: by name, loss unless the attack has only one here, and goal.
 LOOKS = {
@@ -106,11 +106,7 @@ def transfer_matrices(table: pd.DataFrame, measures: dict[str, str]) -> Figure:
         for panel, (measure, title) in zip(row, measures.items(), strict=True):
             matrix = table[table.dataset == dataset].pivot(index="made", columns="shown", values=measure)
             order = [model for model in DISPLAY_NAMES if model in matrix.index]
-            matrix = 100 * matrix.loc[order, order].rename(index=DISPLAY_NAMES, columns=DISPLAY_NAMES)
-            sns.heatmap(matrix, annot=True, fmt=".0f", vmin=0, vmax=100, cmap="rocket_r", cbar=False, square=True, ax=panel)
-            panel.set(title=title, xlabel="shown to", ylabel="made on")
-            panel.tick_params(length=0)
-            panel.set_yticklabels(panel.get_yticklabels(), rotation=0)
+            heat(panel, matrix.loc[order, order].rename(index=DISPLAY_NAMES, columns=DISPLAY_NAMES), title)
     return fig
 
 
@@ -120,8 +116,8 @@ def two_attackers(table: pd.DataFrame) -> Figure:
     Ringed: clean accuracy within 1 point of the default's.
 
     Args:
-        table: rows of ``surface.design_factors`` with ``dataset``, ``model`` and ``transfer``, the share of attacked images that the
-            design answers rightly, with its interval.
+        table: rows of ``surface.design_factors`` with ``dataset``, ``model`` and ``transfer``, the share of the SDNN's examples
+            that the design answers rightly, with its interval.
     """
 
     def draw(axes: Axes, cell: pd.DataFrame) -> None:

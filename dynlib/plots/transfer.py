@@ -2,13 +2,16 @@
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dynlib.attacks import ATTACKS
 from dynlib.attacks.losses import get_loss
 from dynlib.checkpoints import KINDS
+from dynlib.data import DATASET_NAMES
 from dynlib.figures import COLUMN, PAGE, cell_name
+from dynlib.models import DISPLAY_NAMES
 from dynlib.plots.exits import panels
 
 
@@ -45,6 +48,37 @@ def rate_curve(axes: Axes, curve: pd.DataFrame, kind: str, loss: str, label: str
     look = {"color": colour, "ls": dash, "marker": KINDS[kind].marker}
     spread = pd.concat([curve.rate - curve.low, curve.high - curve.rate], axis=1).T.clip(lower=0)
     axes.errorbar(curve.eps_255, 100 * curve.rate, 100 * spread, capsize=1.5, label=label, **look)
+
+
+def rate_matrices(table: pd.DataFrame) -> Figure:
+    """Rates between all pairs of networks: a matrix for each dataset, rows the sources, columns the targets.
+
+    Args:
+        table: rows of ``measures.transfer_rates``, one for each pair.
+    """
+    cells = list(table.groupby("dataset", sort=False))
+    n = table.groupby(["model", "kind"]).ngroups
+    size = (max(COLUMN, PAGE * len(cells) / 2), 0.36 * n + 1.2)
+    fig, axes = plt.subplots(1, len(cells), figsize=size, squeeze=False)
+    for panel, (dataset, cell) in zip(axes[0], cells, strict=True):
+        names = [
+            [f"{DISPLAY_NAMES[model]} {KINDS[kind].display}" for model, kind in zip(models, kinds, strict=True)]
+            for models, kinds in ((cell.model, cell.kind), (cell.target_model, cell.target_kind))
+        ]
+        order = list(dict.fromkeys(names[0]))
+        matrix = cell.assign(made=names[0], shown=names[1]).pivot(index="made", columns="shown", values="rate")
+        heat(panel, matrix.loc[order, order], DATASET_NAMES[dataset])
+        panel.tick_params(axis="x", rotation=45)
+        plt.setp(panel.get_xticklabels(), ha="right", rotation_mode="anchor")
+    return fig
+
+
+def heat(axes: Axes, matrix: pd.DataFrame, title: str) -> None:
+    """A matrix of shares in percent, rows the networks that examples were made on, columns those that they are shown to."""
+    sns.heatmap(100 * matrix, annot=True, fmt=".0f", vmin=0, vmax=100, cmap="rocket_r", cbar=False, square=True, ax=axes)
+    axes.set(title=title, xlabel="shown to", ylabel="made on")
+    axes.tick_params(length=0)
+    axes.tick_params(axis="y", rotation=0)
 
 
 def difference_panels(table: pd.DataFrame, main: pd.Series) -> Figure:
