@@ -135,9 +135,12 @@ def judge_c4(surface: pd.DataFrame, design: pd.DataFrame) -> Finding:
         design: the main reading's rows of ``design.chosen``, one a cell, with their ``dataset``.
     """
     seen, verdicts = [], []
-    for name, gains in (("surface", surface), ("best design", design)):
+    for sentence, gains in (
+        ("Early PGD succeeds {} more often than PGD", surface),
+        ("the best design withstands it {} more", design),
+    ):
         low, high = pooled_interval(gains)
-        seen.append(f"{name} {100 * gains.gain.mean():+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]")
+        seen.append(sentence.format(f"{100 * gains.gain.mean():+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"))
         verdicts.append(verdict(gains.gain, low, high))
     both = verdicts[0] if len(set(verdicts)) == 1 else "partly" if {"supported", "partly"} & set(verdicts) else "not supported"
     both = "open" if "open" in verdicts else both

@@ -128,7 +128,8 @@ def house(tmp_path):
         profile = yaml.safe_load(path.read_text())
         profile["transferability"].update(TINY)
         profile["efficiency"].update(n_images=12, steps=[2], losses=["taken"])
-        for experiment in ("outputs", "timing", "exit_design"):
+        profile["published_attack"].update(n_images=1, iterations=2)
+        for experiment in ("outputs", "timing", "exit_design", "early_attack", "attack_design"):
             profile[experiment]["n_images"] = 12
         path.write_text(yaml.safe_dump(profile))
         return copy
@@ -157,7 +158,7 @@ def dates(house: Path) -> dict[Path, float]:
 def produced(house: Path) -> dict[str, bytes]:
     """All that must be the same, byte for byte, on a second run: everything but what was measured with a clock."""
     files = [*house.glob("figures/smoke/*"), *house.glob("results/smoke/claims/*")]
-    for experiment in ("transferability", "outputs", "exit_design"):
+    for experiment in ("transferability", "outputs", "exit_design", "early_attack", "published_attack", "attack_design"):
         files += house.glob(f"results/smoke/{experiment}/*.[cs]*")
     return {str(path.relative_to(house)): path.read_bytes() for path in files}
 
@@ -178,8 +179,9 @@ def test_killed_run_goes_on_to_the_same_end(house):
     time.sleep(2)  # it is in the middle of the next step now
     os.killpg(second.pid, signal.SIGKILL)
     second.communicate()
-    assert len(list(done.glob("timings/*.done"))) == 1
-    kept = {path: path.stat().st_mtime for path in done.glob("*/cifar10-*.[cs]*")}
+    assert 0 < len(list(done.glob("timings/*.done"))) < len(list(whole.glob("results/smoke/timings/*.done")))
+    finished = [stamp.stem.split("-", maxsplit=1) for stamp in done.glob("timings/*.done")]
+    kept = {path: path.stat().st_mtime for experiment, name in finished for path in done.glob(f"{experiment}/{name}.[cs]*")}
     assert kept
     third = start(killed)
     _, err = third.communicate()
@@ -188,7 +190,7 @@ def test_killed_run_goes_on_to_the_same_end(house):
 
     expected = produced(whole)
     assert produced(killed) == expected
-    assert len([name for name in expected if name.endswith(".pdf")]) == 18
+    assert len([name for name in expected if name.endswith(".pdf")]) == 26
 
     before, stamps = processor_seconds(), dates(whole)
     again = start(whole)

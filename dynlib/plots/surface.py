@@ -138,7 +138,7 @@ def two_attackers(table: pd.DataFrame) -> Figure:
         axes.scatter(100 * same.transfer, 100 * same.robust, 45, fc="none", ec="0.4", lw=0.6, label="accuracy within 1 point")
 
     label = "withstands the Early Attack (%)"
-    return panels(table, draw, "withstands examples of an SDNN (%)", label, height=2.6)
+    return panels(table, draw, "withstands SDNN attacks (%)", label, height=2.6)
 
 
 # How figures show the two ways to train exits, in the form that ``plots.factor_panels`` takes.

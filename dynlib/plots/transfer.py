@@ -23,7 +23,7 @@ def rate_panels(table: pd.DataFrame, labels: dict[str, str], ylabel: str) -> Fig
         labels: for each kind of source its name in the legend.
         ylabel: what the rate is of.
     """
-    cells, attacks = list(table.groupby(["dataset", "model"])), [name for name in ATTACKS if name in set(table.attack)]
+    cells, attacks = list(table.groupby(["dataset", "model"], sort=False)), [name for name in ATTACKS if name in set(table.attack)]
     size = (PAGE, 1.9 * len(cells) + 0.5)
     fig, axes = plt.subplots(len(cells), len(attacks), figsize=size, sharex=True, sharey=True, squeeze=False)
     for row, ((dataset, model), cell) in zip(axes, cells, strict=True):
@@ -88,7 +88,7 @@ def difference_panels(table: pd.DataFrame, main: pd.Series) -> Figure:
         table: rows of ``measures.direction_differences`` of one radius.
         main: mask of the main reading's rows, drawn filled.
     """
-    cells = list(table.groupby(["dataset", "model"]))
+    cells = list(table.groupby(["dataset", "model"], sort=False))
     size = (max(COLUMN, PAGE * len(cells) / 3), 0.17 * len(cells[0][1]) + 0.6)
     fig, axes = plt.subplots(1, len(cells), figsize=size, sharex=True, sharey=True, squeeze=False)
     for panel, ((dataset, model), cell) in zip(axes[0], cells, strict=True):
