@@ -81,3 +81,12 @@ def test_mixed_pool_mixes():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         dynlib.build(*arguments)
+
+
+def test_only_strided_depthwise_convolutions_leave_mixed_precision(untrained):
+    depthwise = [m for m in untrained.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
+    assert {m.stride[0] for m in depthwise} == {1, 2}
+    for conv in depthwise:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            out = conv(torch.rand(1, conv.in_channels, 4, 4))
+        assert (out.dtype == torch.float32) == (conv.stride[0] == 2)
