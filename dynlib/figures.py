@@ -70,6 +70,11 @@ def write_index(profile: str) -> Path:
     return folder / "README.md"
 
 
+def whiskers(rows: pd.DataFrame, value: str, low: str = "low", high: str = "high") -> pd.DataFrame:
+    """How far the intervals of shares reach below and above, in points, ``[2, rows]``: what ``errorbar`` takes."""
+    return 100 * pd.concat([rows[value] - rows[low], rows[high] - rows[value]], axis=1).T.clip(lower=0)  # rounding, at 0 and 100 %
+
+
 def cell_name(dataset: str, model: str) -> str:
     return f"{DISPLAY_NAMES[model]}, {DATASET_NAMES[dataset]}"
 

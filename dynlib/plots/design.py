@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dynlib.figures import PAGE, cell_name
+from dynlib.figures import PAGE, cell_name, whiskers
 
 # How figures show who attacks; see ``attacker``.
 ATTACKERS = {
@@ -70,7 +70,7 @@ def factor_panels(
             for number, (who, curve) in enumerate(cell[cell.factor == name].groupby(by, sort=False)):
                 colour, marker, dash = looks[who]
                 places = [levels[name].index(level) + 0.1 * (number - 1) for level in curve.level]
-                spread = 100 * pd.concat([curve.robust - curve.low, curve.high - curve.robust], axis=1).T.clip(lower=0)
+                spread = whiskers(curve, "robust")
                 panel.errorbar(places, 100 * curve.robust, spread, color=colour, ls=dash, lw=0.8, capsize=1)
                 panel.plot([], [], color=colour, ls=dash, lw=0.8, marker=marker, label=who)
                 for equal, face in ((True, colour), (False, "white")):

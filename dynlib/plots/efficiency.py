@@ -9,7 +9,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from dynlib.attacks.losses import get_loss
 from dynlib.checkpoints import KINDS
-from dynlib.figures import COLUMN, PAGE, cell_name
+from dynlib.figures import COLUMN, PAGE, cell_name, whiskers
 from dynlib.plots.exits import panels
 
 
@@ -78,7 +78,7 @@ def computation_over_radius(table: pd.DataFrame) -> Figure:
         for (kind, loss), curve in cell[cell.attack != "none"].groupby(["kind", "loss"], sort=False):
             style = look(kind, loss)
             curve = curve.sort_values("eps_255")
-            spread = 100 * pd.concat([curve.cost - curve.low, curve.high - curve.cost], axis=1).T
+            spread = whiskers(curve, "cost")
             axes.errorbar(curve.eps_255, 100 * curve.cost, spread, capsize=1.5, **{**style, "label": f"made on {style['label']}"})
         axes.set_xscale("log", base=2)
         axes.set_xticks(sorted(set(cell.eps_255) - {0}), sorted(set(cell.eps_255) - {0}))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dynlib.checkpoints import KINDS
-from dynlib.figures import PAGE, cell_name
+from dynlib.figures import PAGE, cell_name, whiskers
 
 
 def panels(
@@ -45,7 +45,7 @@ def accuracy_cost(exits: pd.DataFrame, thresholds: pd.DataFrame) -> Figure:
     def draw(axes: Axes, cell: pd.DataFrame) -> None:
         for kind, rows in cell.groupby("kind", sort=False):
             look = {"color": KINDS[kind].colour, "marker": KINDS[kind].marker, "zorder": 3 if kind == "sdnn" else 2}
-            spread = 100 * pd.concat([rows.accuracy - rows.low, rows.high - rows.accuracy], axis=1).T
+            spread = whiskers(rows, "accuracy")
             label = KINDS[kind].display + (", each exit alone" if len(rows) > 1 else "")
             axes.errorbar(rows.mmacs, 100 * rows.accuracy, spread, ls="", capsize=1.5, label=label, mfc="white", lw=0.8, **look)
         where = (thresholds.dataset == cell.dataset.iloc[0]) & (thresholds.model == cell.model.iloc[0])

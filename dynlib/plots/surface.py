@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from dynlib.attacks.losses import get_loss
 from dynlib.checkpoints import KINDS
-from dynlib.figures import PAGE, cell_name
+from dynlib.figures import PAGE, cell_name, whiskers
 from dynlib.models import DISPLAY_NAMES
 from dynlib.plots.exits import panels
 from dynlib.plots.transfer import heat
@@ -20,11 +20,6 @@ LOOKS = {
     ("early_pgd", "", "deployed"): ("Early PGD", "C3", "v"),
 }
 GOALS = {"deployed": ("surface", "C3", "o"), "strict": ("strict success", "C0", "s")}
-
-
-def _error_bars(axes: Axes, rows: pd.DataFrame, places: list[float], value: str, low: str, high: str, **look) -> None:
-    spread = 100 * pd.concat([rows[value] - rows[low], rows[high] - rows[value]], axis=1).T.clip(lower=0)
-    axes.errorbar(places, 100 * rows[value], spread, capsize=1.5, **look)
 
 
 def surface_panels(table: pd.DataFrame) -> Figure:
@@ -41,9 +36,9 @@ def surface_panels(table: pd.DataFrame) -> Figure:
                 here = (cell.attack == attack) & (cell.goal == goal) & (cell.kind == kind)
                 rows = cell[here & (cell.loss == loss) if loss else here].sort_values("eps_255")
                 places = [radii.index(eps) + 0.18 * (number - 1.5) + shift for eps in rows.eps_255]
-                look = {"color": colour, "marker": marker, "ls": "", "lw": 0.8}
+                look = {"color": colour, "marker": marker, "mfc": "white" if shift else colour, "ls": "", "lw": 0.8}
                 label = name if kind == "dynn" else None
-                _error_bars(axes, rows, places, "surface", "low", "high", label=label, mfc="white" if shift else colour, **look)
+                axes.errorbar(places, 100 * rows.surface, whiskers(rows, "surface"), capsize=1.5, label=label, **look)
         axes.set_xticks(range(len(radii)), radii)
         axes.set_ylim(-3, 103)
 
@@ -63,7 +58,7 @@ def ablation_panels(table: pd.DataFrame) -> Figure:
         for goal, (name, colour, marker) in GOALS.items():
             rows = cell[cell.goal == goal]
             value, low, high = ("surface", "low", "high") if goal == "deployed" else ("strict", "strict_low", "strict_high")
-            spread = 100 * pd.concat([rows[value] - rows[low], rows[high] - rows[value]], axis=1).T.clip(lower=0)
+            spread = whiskers(rows, value, low, high)
             places = [losses.index(loss) + (0.12 if goal == "strict" else -0.12) for loss in rows.loss]
             panel.errorbar(100 * rows[value], places, xerr=spread, ls="", capsize=1.5, color=colour, marker=marker, label=name)
         panel.set_yticks(range(len(losses)), [get_loss(loss).display for loss in losses])
@@ -82,7 +77,8 @@ def published_panels(table: pd.DataFrame) -> Figure:
         cell = cell.sort_values("alpha")
         for (name, colour, marker), value in zip(reversed(GOALS.values()), ("strict", "deployed"), strict=True):
             bounds = ("low", "high") if value == "strict" else ("deployed_low", "deployed_high")
-            _error_bars(axes, cell, list(cell.alpha), value, *bounds, color=colour, marker=marker, label=name)
+            look = {"color": colour, "marker": marker, "label": name}
+            axes.errorbar(cell.alpha, 100 * cell[value], whiskers(cell, value, *bounds), capsize=1.5, **look)
         axes.set_xscale("log")
         axes.set_ylim(-3, 103)
 
@@ -122,10 +118,7 @@ def two_attackers(table: pd.DataFrame) -> Figure:
 
     def draw(axes: Axes, cell: pd.DataFrame) -> None:
         def mark(rows: pd.DataFrame, **look) -> None:
-            spread = {
-                "xerr": 100 * pd.concat([rows.transfer - rows.transfer_low, rows.transfer_high - rows.transfer], axis=1).T,
-                "yerr": 100 * pd.concat([rows.robust - rows.low, rows.high - rows.robust], axis=1).T,
-            }
+            spread = {"xerr": whiskers(rows, "transfer", "transfer_low", "transfer_high"), "yerr": whiskers(rows, "robust")}
             axes.errorbar(100 * rows.transfer, 100 * rows.robust, **spread, ls="", elinewidth=0.3, **look)
 
         for number, (factor, rows) in enumerate(cell[~cell.default].groupby("factor", sort=False)):

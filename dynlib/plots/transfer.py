@@ -10,7 +10,7 @@ from dynlib.attacks import ATTACKS
 from dynlib.attacks.losses import get_loss
 from dynlib.checkpoints import KINDS
 from dynlib.data import DATASET_NAMES
-from dynlib.figures import COLUMN, PAGE, cell_name
+from dynlib.figures import COLUMN, PAGE, cell_name, whiskers
 from dynlib.models import DISPLAY_NAMES
 from dynlib.plots.exits import panels
 
@@ -46,8 +46,7 @@ def rate_curve(axes: Axes, curve: pd.DataFrame, kind: str, loss: str, label: str
     """One curve with its intervals; the source's kind gives the marker, the loss colour and dash."""
     colour, dash = (KINDS[kind].colour, "-") if kind == "sdnn" else (get_loss(loss).colour, get_loss(loss).dash)
     look = {"color": colour, "ls": dash, "marker": KINDS[kind].marker}
-    spread = pd.concat([curve.rate - curve.low, curve.high - curve.rate], axis=1).T.clip(lower=0)
-    axes.errorbar(curve.eps_255, 100 * curve.rate, 100 * spread, capsize=1.5, label=label, **look)
+    axes.errorbar(curve.eps_255, 100 * curve.rate, whiskers(curve, "rate"), capsize=1.5, label=label, **look)
 
 
 def rate_matrices(table: pd.DataFrame) -> Figure:
@@ -116,7 +115,7 @@ def reading_panels(table: pd.DataFrame) -> Figure:
     def draw(axes: Axes, cell: pd.DataFrame) -> None:
         for loss, rows in cell.groupby("loss", sort=False):
             look = {"color": get_loss(loss).colour, "ls": get_loss(loss).dash, "marker": KINDS["dynn"].marker}
-            spread = 100 * pd.concat([rows.difference - rows.low, rows.high - rows.difference], axis=1).T
+            spread = whiskers(rows, "difference")
             shift = 0.08 * (list(dict.fromkeys(cell.loss)).index(loss) - 1)  # so that intervals do not hide each other
             places = [ticks.index(reading) + shift for reading in rows.reading]
             axes.errorbar(places, 100 * rows.difference, spread, capsize=1.5, label=get_loss(loss).display, **look)
