@@ -35,7 +35,7 @@ def success_over_cost(curves: pd.DataFrame, ylabel: str) -> Figure:
             axes.plot(curve.mmacs, 100 * curve.rate, **style)
             axes.fill_between(curve.mmacs, 100 * curve.low, 100 * curve.high, color=style["color"], alpha=0.12, lw=0)
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
         axes.xaxis.set_major_formatter(lambda mmacs, _: f"{mmacs:g}")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_ylim(-3, 103)
