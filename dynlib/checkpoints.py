@@ -75,7 +75,8 @@ def load(model: str, dataset: str, kind: str, folder: Path = CHECKPOINTS) -> Mul
     net = new(model, dataset, kind)
     net.load_state_dict(state)
     net.card = card
-    return net.eval()
+    # Channels last: attacks are half as fast again on a CPU.
+    return net.eval().to(memory_format=torch.channels_last)
 
 
 def load_id(name: str, folder: Path = CHECKPOINTS) -> MultiExitNetwork:

@@ -39,6 +39,13 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return stats.binomtest(int(only_first), int(n)).pvalue if n else 1.0
 
 
+def holm(p: np.ndarray) -> np.ndarray:
+    """p values ``[tests]`` corrected for their number, by Holm's step-down method."""
+    order, corrected = np.argsort(p), np.empty(len(p))
+    corrected[order] = np.minimum(np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1)), 1)
+    return corrected
+
+
 def bootstrap_mean(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of the mean over images, of values ``[n]``."""
     interval = stats.bootstrap((values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=seed, batch=1000)
@@ -171,7 +178,7 @@ def transfer_rates(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def direction_differences(records: pd.DataFrame) -> pd.DataFrame:
-    """C1, cell by cell: rate(DyNN -> SDNN) - rate(SDNN -> DyNN) for each dataset, model, attack, loss of the DyNN and radius.
+    """C1, cell by cell: rate(DyNN -> SDNN) - rate(SDNN -> DyNN) for each dataset, model, kind of DyNN, attack, its loss and radius.
 
     Both rates are on the images that both networks classify rightly as deployed; the difference has a bootstrap interval over
     images and the p value of an exact McNemar test. Column ``per_image`` holds ``[images]`` differences, -1, 0 or 1, and NaN
@@ -180,17 +187,17 @@ def direction_differences(records: pd.DataFrame) -> pd.DataFrame:
     clean, rows = clean_masks(records), []
     attacked = {(r.source, r.target, r.attack, r.loss, r.eps_255): ~r.correct for r in _attacked(records)}
     for (source, target, attack, loss, eps), to_static in attacked.items():
-        if not source.endswith("-dynn") or target != source.removesuffix("dynn") + "sdnn":
+        (dataset, model, kind), other = source.split("-"), target.split("-")
+        if kind == "sdnn" or other != [dataset, model, "sdnn"]:
             continue
         per_image = to_static.astype(float) - attacked[target, source, attack, "final", eps]
         per_image[~(clean[source] & clean[target])] = np.nan
         difference = per_image[~np.isnan(per_image)]
-        dataset, model, _ = source.split("-")
         p = mcnemar((difference > 0).sum(), (difference < 0).sum())
-        rows.append(
-            (dataset, model, attack, loss, eps, len(difference), difference.mean(), *bootstrap_mean(difference), p, per_image)
-        )
-    return pd.DataFrame(rows, columns=["dataset", "model", *SETTING, "n", "difference", "low", "high", "p", "per_image"])
+        about = (dataset, model, kind, attack, loss, eps, len(difference))
+        rows.append((*about, difference.mean(), *bootstrap_mean(difference), p, per_image))
+    names = ["dataset", "model", "kind", *SETTING, "n", "difference", "low", "high", "p", "per_image"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def readings(records: pd.DataFrame) -> pd.DataFrame:

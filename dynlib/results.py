@@ -62,13 +62,15 @@ def named_if_damaged(path: Path) -> Iterator[None]:
 FLAGS, NUMBERS = ("correct", "final"), ("exit", "depth")  # columns of one character per image
 
 
-def read_records(profile: str) -> pd.DataFrame:
-    """All records of the transfer matrix; the per-image columns hold arrays ``[n]``, bool for ``FLAGS``, int for ``NUMBERS``.
+def read_records(profile: str, experiment: str = "transferability") -> pd.DataFrame:
+    """All records of the transfer matrix, or of ``same_backbone``.
+
+    The per-image columns hold arrays ``[n]``, bool for ``FLAGS``, int for ``NUMBERS``.
 
     Raises:
         ResultsError: see ``stored``.
     """
-    return _tables(profile, "transferability", _records)
+    return _tables(profile, experiment, _records)
 
 
 def read_efficiency(profile: str) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from dynlib.measures import (
     confidence,
     direction_differences,
     exit_table,
+    holm,
     leaving_table,
     mcnemar,
     readings,
@@ -54,6 +55,7 @@ def test_rates_by_hand():
 
 def test_differences_by_hand():
     (row,) = direction_differences(records()).itertuples()
+    assert (row.dataset, row.model, row.kind) == ("cifar10", "resnet56", "dynn")
     np.testing.assert_array_equal(row.per_image, [np.nan, 0, 1, 1, 0, np.nan])
     assert row.difference == 0.5
     assert row.p == mcnemar(2, 0) == 0.5
@@ -136,6 +138,12 @@ def test_mcnemar_by_the_formula():
     assert mcnemar(0, 0) == 1
     assert mcnemar(5, 0) == pytest.approx(2 / 2**5)
     assert mcnemar(8, 3) == mcnemar(3, 8) == pytest.approx(0.2266, abs=1e-4)
+
+
+def test_holm_by_hand():
+    """Sorted 0.01, 0.02, 0.03, 0.5 times 4, 3, 2, 1; none may be smaller than the one before."""
+    np.testing.assert_allclose(holm(np.array([0.02, 0.5, 0.01, 0.03])), [0.06, 0.5, 0.04, 0.06])
+    np.testing.assert_allclose(holm(np.array([0.9, 0.6])), [1, 1])
 
 
 def test_bootstrap_interval_covers_as_it_should():
@@ -278,5 +286,5 @@ def test_experiment_records_every_cell(dynn):
     clean = next(row for row in rows if (row["attack"], row["target"], row["threshold"]) == ("none", DYNN, 0.9))
     assert clean["correct"] == "".join(str(int(c)) for c in decision.label == labels)
     assert clean["exit"] == "".join(str(e) for e in decision.exit.tolist())
-    with pytest.raises(ValueError, match="not all for the dataset"):
+    with pytest.raises(ValueError, match="not all for one data set"):
         experiments.transferability(DYNN, ["cifar100-resnet56-sdnn"], n_images=5, device="cpu", **settings)

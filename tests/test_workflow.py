@@ -127,6 +127,7 @@ def house(tmp_path):
         path = copy / "workflow" / "profiles" / "smoke.yaml"
         profile = yaml.safe_load(path.read_text())
         profile["transferability"].update(TINY)
+        profile["same_backbone"].update(TINY)
         profile["efficiency"].update(n_images=12, steps=[2], losses=["taken"])
         profile["published_attack"].update(n_images=1, iterations=2)
         for experiment in ("outputs", "timing", "exit_design", "early_attack", "attack_design"):
@@ -158,7 +159,7 @@ def dates(house: Path) -> dict[Path, float]:
 def produced(house: Path) -> dict[str, bytes]:
     """All that must be the same, byte for byte, on a second run: everything but what was measured with a clock."""
     files = [*house.glob("figures/smoke/*"), *house.glob("results/smoke/claims/*")]
-    for experiment in ("transferability", "outputs", "exit_design", "early_attack", "published_attack", "attack_design"):
+    for experiment in ("transferability", "same_backbone", "outputs", "exit_design", "early_attack", "published_attack", "attack_design"):
         files += house.glob(f"results/smoke/{experiment}/*.[cs]*")
     return {str(path.relative_to(house)): path.read_bytes() for path in files}
 
@@ -190,7 +191,7 @@ def test_killed_run_goes_on_to_the_same_end(house):
 
     expected = produced(whole)
     assert produced(killed) == expected
-    assert len([name for name in expected if name.endswith(".pdf")]) == 26
+    assert len([name for name in expected if name.endswith(".pdf")]) == 27
 
     before, stamps = processor_seconds(), dates(whole)
     again = start(whole)

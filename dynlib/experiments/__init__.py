@@ -7,17 +7,15 @@ from dynlib.experiments.rq2 import exit_design
 from dynlib.experiments.rq3 import attack_design, early_attack, published_attack
 
 EXPERIMENTS = {
-    function.__name__: function
-    for function in (
-        transferability,
-        efficiency,
-        outputs,
-        exit_design,
-        early_attack,
-        published_attack,
-        attack_design,
-        timing,
-    )
+    "transferability": transferability,
+    "same_backbone": transferability,  # between a static network and the exits that were trained on it
+    "efficiency": efficiency,
+    "outputs": outputs,
+    "exit_design": exit_design,
+    "early_attack": early_attack,
+    "published_attack": published_attack,
+    "attack_design": attack_design,
+    "timing": timing,
 }
 
-__all__ = ["EXPERIMENTS", "grid", *EXPERIMENTS]
+__all__ = ["EXPERIMENTS", "grid", *(function.__name__ for function in EXPERIMENTS.values())]

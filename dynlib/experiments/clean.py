@@ -7,9 +7,9 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from dynlib import checkpoints, data
+from dynlib import data
 from dynlib.behaviour import all_logits
-from dynlib.experiments.common import BATCH, Record
+from dynlib.experiments.common import BATCH, Record, load_images, load_networks
 from dynlib.mechanisms import ConfidenceExit
 
 
@@ -27,7 +27,7 @@ def outputs(network: str, targets: list[str], *, n_images: int, device: str) -> 
     Raises:
         ValueError, DataError, CheckpointError: as above.
     """
-    net = checkpoints.load_id(network).to(device)
+    net = load_networks([network], device)[network]
     split = data.load(net.dataset, "test", n_images)
     return {"logits": all_logits(net, split.images).half(), "labels": split.labels}
 
@@ -51,8 +51,9 @@ def timing(
     Raises:
         ValueError, DataError, CheckpointError: as above.
     """
-    net, mechanism = checkpoints.load_id(network).to(device), ConfidenceExit(threshold)
-    images, rows = data.load(net.dataset, "test", n_images).inputs.to(device), []
+    nets = load_networks((network, *targets), device)
+    net, mechanism, rows = nets[network], ConfidenceExit(threshold), []
+    images, _ = load_images(net.dataset, n_images, device)
 
     def milliseconds(run: Callable[[Tensor], object], batch: int) -> float:
         start = time.perf_counter()
@@ -64,7 +65,7 @@ def timing(
 
     depth = torch.cat([mechanism.infer(net, part).depth for part in images.split(BATCH)]).cpu()
     for target, batch, number in product(targets, batches, range(rounds + 1)):
-        static = checkpoints.load_id(target).to(device)
+        static = nets[target]
         seconds = {
             "dynamic_ms": milliseconds(lambda part: mechanism.infer(net, part), batch),
             "static_ms": milliseconds(static, batch),

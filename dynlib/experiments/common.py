@@ -7,6 +7,7 @@ deployed answers rightly, ``final`` 1 where its final exit does, ``exit`` the ex
 import csv
 import json
 import platform
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 
@@ -23,6 +24,25 @@ from dynlib.mechanisms import ConfidenceExit
 
 BATCH = 100
 Record = dict[str, str | int | float]
+
+
+def load_networks(names: Iterable[str], device: str) -> dict[str, MultiExitNetwork]:
+    """Shipped networks by id, each once.
+
+    Raises:
+        ValueError: they are not all for one data set.
+        CheckpointError: one is missing or damaged.
+    """
+    names = list(dict.fromkeys(names))
+    if len({name.split("-")[0] for name in names}) > 1:
+        raise ValueError(f"networks {', '.join(names)} are not all for one data set")
+    return {name: checkpoints.load_id(name).to(device) for name in names}
+
+
+def load_images(dataset: str, n: int, device: str) -> tuple[Tensor, Tensor]:
+    """The first ``n`` test images, float32 ``[n, 3, 32, 32]`` in [0, 1], and their labels ``[n]``."""
+    split = data.load(dataset, "test", n)
+    return split.inputs.to(device), split.labels.to(device)
 
 
 def grid(

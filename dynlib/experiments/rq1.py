@@ -4,9 +4,8 @@ import time
 
 import torch
 
-from dynlib import checkpoints, data
 from dynlib.attacks import PGD
-from dynlib.experiments.common import BATCH, Record, grid, observe
+from dynlib.experiments.common import BATCH, Record, grid, load_images, load_networks, observe
 from dynlib.mechanisms import ConfidenceExit
 from dynlib.progress import progress
 
@@ -40,17 +39,13 @@ def transferability(
         ValueError: unknown name or value out of range.
         DataError, CheckpointError: data or network missing or damaged.
     """
-    dataset = source.split("-")[0]
-    if {target.split("-")[0] for target in targets} != {dataset}:
-        raise ValueError(f"targets {', '.join(targets)} are not all for the dataset of {source}")
-    nets = {name: checkpoints.load_id(name).to(device) for name in {source: None, **dict.fromkeys(targets)}}
+    nets = load_networks((source, *targets), device)
     if nets[source].n_exits == 1:
         attacks = [{**attack, "losses": ["final"]} for attack in attacks]
     # One that is asked for twice, as a static source's may be, is made once.
     made = dict.fromkeys(attack for spec in attacks for attack in grid(**spec, threshold=threshold, seed=seed))
     thresholds = list(dict.fromkeys((threshold, *other_thresholds)))
-    split = data.load(dataset, "test", n_images)
-    images, labels = split.inputs.to(device), split.labels.to(device)
+    images, labels = load_images(nets[source].dataset, n_images, device)
     clean = {"attack": "none", "loss": "none", "eps_255": 0}
     rows = [row for t in targets for row in observe(clean, source, t, nets[t], thresholds, images, labels)]
     for attack in progress(made, f"attacks on {source}"):
@@ -87,10 +82,9 @@ def efficiency(
     Raises:
         ValueError, DataError, CheckpointError: as above.
     """
-    nets = {name: checkpoints.load_id(name).to(device) for name in dict.fromkeys((source, *targets))}
+    nets = load_networks((source, *targets), device)
     mechanism, net = ConfidenceExit(threshold), nets[source]
-    split = data.load(net.dataset, "test", n_images)
-    images, labels = split.inputs.to(device), split.labels.to(device)
+    images, labels = load_images(net.dataset, n_images, device)
     clean = {"loss": "none", "eps_255": 0, "steps": 0, "made": "", "kmacs": "", "seconds": 0.0}
     rows = [{**clean, **row} for t in nets for row in observe({}, source, t, nets[t], [threshold], images, labels)]
     runs = [(loss, n, stop) for loss in (losses if net.n_exits > 1 else ["final"]) for n, stop in _budgets(steps)]

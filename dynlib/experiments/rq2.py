@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 
-from dynlib import checkpoints, data
 from dynlib.attacks import PGD
-from dynlib.experiments.common import BATCH
+from dynlib.experiments.common import BATCH, load_images, load_networks
 from dynlib.progress import progress
 
 
@@ -23,12 +22,11 @@ def exit_design(
     Raises:
         ValueError, DataError, CheckpointError: as above.
     """
-    nets = {name: checkpoints.load_id(name).to(device) for name in dict.fromkeys((source, *targets))}
-    split = data.load(nets[source].dataset, "test", n_images)
-    images, labels = split.inputs.to(device), split.labels.to(device)
+    nets = load_networks((source, *targets), device)
+    images, labels = load_images(nets[source].dataset, n_images, device)
     attack, parts = PGD(eps=eps_255 / 255, loss="final", steps=steps, seed=seed), []
     for x, y in progress(list(zip(images.split(BATCH), labels.split(BATCH), strict=True)), f"examples of {source}"):
         parts.append(attack(nets[source], x, y).adversarial)
     with torch.no_grad():
         logits = {t: torch.cat([nets[t](x) for x in parts], dim=1).half().cpu() for t in targets}
-    return {**logits, "labels": split.labels}
+    return {**logits, "labels": labels.cpu()}

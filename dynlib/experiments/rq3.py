@@ -9,10 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dynlib import checkpoints, data
 from dynlib.attacks import PGD, AttackResult, EarlyAttack, EarlyPGD, EarlyResult
 from dynlib.exits import MultiExitNetwork
-from dynlib.experiments.common import BATCH, Record, digits
+from dynlib.experiments.common import BATCH, Record, digits, load_images, load_networks
 from dynlib.mechanisms import FALL_BACKS, ConfidenceExit, Mechanism
 from dynlib.progress import progress
 
@@ -113,9 +112,8 @@ def attack_design(
     Raises:
         ValueError, DataError, CheckpointError: as above.
     """
-    net, rows = checkpoints.load_id(source).to(device), []
-    split = data.load(net.dataset, "test", n_images)
-    images, truth = split.inputs.to(device), split.labels.to(device)
+    net, rows = load_networks([source], device)[source], []
+    images, truth = load_images(net.dataset, n_images, device)
     own = _own(net, images)
     runs = [(*design, eps) for design in designs(net.n_exits, thresholds, threshold) for eps in eps_255]
     for exits, mechanism, eps in progress(runs, f"designs of {source}"):
@@ -147,12 +145,9 @@ def _measured(
     source: str, targets: list[str], attacks: Sequence[AnyAttack], n_images: int, mechanism: Mechanism, device: str
 ) -> list[Record]:
     """Clean images, then each attack's, shown to the source and to the targets."""
-    nets = {name: checkpoints.load_id(name).to(device) for name in dict.fromkeys((source, *targets))}
+    nets = load_networks((source, *targets), device)
     net = nets[source]
-    if {other.dataset for other in nets.values()} != {net.dataset}:
-        raise ValueError(f"targets {', '.join(targets)} are not all for the dataset of {source}")
-    split = data.load(net.dataset, "test", n_images)
-    images, truth = split.inputs.to(device), split.labels.to(device)
+    images, truth = load_images(net.dataset, n_images, device)
     own = {name: _own(other, images) for name, other in nets.items()}
     blank = dict.fromkeys(("right", "final_right", "depth", "made", "kmacs", "l2", "linf"), "")
     clean = {"attack": "none", "loss": "none", "goal": "none", "eps_255": 0, "alpha": ""}

@@ -13,7 +13,7 @@ from dynlib.plots.surface import (
     transfer_matrices,
     two_attackers,
 )
-from dynlib.plots.transfer import difference_panels, rate_matrices, rate_panels, reading_panels
+from dynlib.plots.transfer import backbone_panels, difference_panels, rate_matrices, rate_panels, reading_panels
 
 __all__ = [
     "TRAINING",
@@ -21,6 +21,7 @@ __all__ = [
     "accuracy_cost",
     "architecture",
     "attacker",
+    "backbone_panels",
     "calibration_lines",
     "computation_over_radius",
     "cost_ratio_panels",

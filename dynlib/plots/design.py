@@ -63,7 +63,7 @@ def factor_panels(
     cells, names = list(table.groupby(["dataset", "model"], sort=False)), list(dict.fromkeys(table.factor))
     levels = {name: list(dict.fromkeys(table[table.factor == name].level)) for name in names}
     widths = [max(len(levels[name]), 3) for name in names]
-    size = (PAGE, 1.9 * len(cells) + 0.5)
+    size = (PAGE, 1.4 * len(cells) + 0.9)
     fig, axes = plt.subplots(len(cells), len(names), figsize=size, sharey="row", squeeze=False, width_ratios=widths)
     for row, ((dataset, model), cell) in zip(axes, cells, strict=True):
         for panel, name in zip(row, names, strict=True):

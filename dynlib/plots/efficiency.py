@@ -1,6 +1,5 @@
 """What attacks cost, and what they do to the cost of the network attacked."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,7 +8,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from dynlib.attacks.losses import get_loss
 from dynlib.checkpoints import KINDS
-from dynlib.figures import COLUMN, PAGE, cell_name, whiskers
+from dynlib.figures import whiskers
 from dynlib.plots.exits import panels
 
 
@@ -50,23 +49,20 @@ def cost_ratio_panels(ratios: pd.DataFrame, main: pd.Series) -> Figure:
         ratios: rows of ``efficiency.cost_ratios``.
         main: mask of the main reading's rows, drawn filled.
     """
-    cells = list(ratios.groupby(["dataset", "model"], sort=False))
-    size = (max(COLUMN, PAGE * len(cells) / 3), 0.2 * len(cells[0][1]) + 0.7)
-    fig, axes = plt.subplots(1, len(cells), figsize=size, sharex=True, sharey=True, squeeze=False)
-    for panel, ((dataset, model), cell) in zip(axes[0], cells, strict=True):
+
+    def draw(axes: Axes, cell: pd.DataFrame) -> None:
         for height, row in enumerate(cell.itertuples()):
             colour, (value, low, high) = get_loss(row.loss).colour, np.exp([row.log_ratio, row.low, row.high])
             filled = colour if main[row.Index] else "white"
-            panel.errorbar(value, height, xerr=[[value - low], [high - value]], color=colour, mfc=filled, marker="s")
-        panel.axvline(1, color="black", lw=0.6)
-        panel.set_xscale("log", base=2)
-        panel.xaxis.set_major_formatter(lambda ratio, _: f"{ratio:g}")
-        panel.xaxis.set_major_locator(LogLocator(base=2, subs=(1, 1.25, 1.5)))
-        panel.set_yticks(range(len(cell)), [get_loss(loss).display for loss in cell.loss])
-        panel.set_ylim(len(cell) - 0.5, -0.5)
-        panel.set_title(cell_name(dataset, model))
-        panel.set_xlabel("cost per success, DyNN / SDNN")
-    return fig
+            axes.errorbar(value, height, xerr=[[value - low], [high - value]], color=colour, mfc=filled, marker="s")
+        axes.axvline(1, color="black", lw=0.6)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda ratio, _: f"{ratio:g}")
+        axes.xaxis.set_major_locator(LogLocator(base=2, subs=(1, 1.25, 1.5)))
+        axes.set_yticks(range(len(cell)), [get_loss(loss).display for loss in cell.loss])
+        axes.set_ylim(len(cell) - 0.5, -0.5)
+
+    return panels(ratios, draw, "cost per success, DyNN / SDNN", "", height=1.2, sharex=True)
 
 
 def computation_over_radius(table: pd.DataFrame) -> Figure:

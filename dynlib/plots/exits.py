@@ -13,13 +13,26 @@ from dynlib.figures import PAGE, cell_name, whiskers
 
 
 def panels(
-    table: pd.DataFrame, draw: Callable[[Axes, pd.DataFrame], None], xlabel: str, ylabel: str, height: float = 2.0
+    table: pd.DataFrame,
+    draw: Callable[[Axes, pd.DataFrame], None],
+    xlabel: str,
+    ylabel: str,
+    height: float = 2.0,
+    sharex: bool = False,
 ) -> Figure:
-    """A row of panels for each dataset, a panel for each model; ``draw`` fills one from its rows. One legend below all."""
+    """A row of panels for each dataset, a panel for each model; ``draw`` fills one from its rows. One legend below all.
+
+    Args:
+        table: with ``dataset`` and ``model``.
+        draw: from axes and the rows of one panel.
+        xlabel, ylabel: of the outer axes.
+        height: of a panel, in inches.
+        sharex: whether all panels have one range.
+    """
     datasets, models = list(dict.fromkeys(table.dataset)), list(dict.fromkeys(table.model))
     width = max(4.6, PAGE * len(models) / 3)  # room for the legend
     size = (width, height * len(datasets) + 0.5)
-    fig, axes = plt.subplots(len(datasets), len(models), figsize=size, sharey="row", squeeze=False)
+    fig, axes = plt.subplots(len(datasets), len(models), figsize=size, sharex=sharex, sharey="row", squeeze=False)
     for (dataset, model), cell in table.groupby(["dataset", "model"], sort=False):
         panel = axes[datasets.index(dataset)][models.index(model)]
         draw(panel, cell)
@@ -28,9 +41,9 @@ def panels(
         row[0].set_ylabel(ylabel)
     for panel in axes[-1]:
         panel.set_xlabel(xlabel)
-    fig.legend(
-        *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3 if width == PAGE else 2, columnspacing=1
-    )
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    if handles:
+        fig.legend(handles, labels, loc="outside lower center", ncols=3 if width == PAGE else 2, columnspacing=1)
     return fig
 
 

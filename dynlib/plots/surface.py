@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from dynlib.attacks.losses import get_loss
 from dynlib.checkpoints import KINDS
-from dynlib.figures import PAGE, cell_name, whiskers
+from dynlib.figures import PAGE, whiskers
 from dynlib.models import DISPLAY_NAMES
 from dynlib.plots.exits import panels
 from dynlib.plots.transfer import heat
@@ -51,23 +51,20 @@ def ablation_panels(table: pd.DataFrame) -> Figure:
     Args:
         table: rows of ``surface.surface_table`` of one kind of network, of ``EarlyPGD`` at one radius.
     """
-    cells, losses = list(table.groupby(["dataset", "model"], sort=False)), list(dict.fromkeys(table.loss))
-    size = (max(4.6, PAGE * len(cells) / 3), 0.26 * len(losses) + 0.9)
-    fig, axes = plt.subplots(1, len(cells), figsize=size, sharex=True, sharey=True, squeeze=False)
-    for panel, ((dataset, model), cell) in zip(axes[0], cells, strict=True):
+    losses = list(dict.fromkeys(table.loss))
+
+    def draw(axes: Axes, cell: pd.DataFrame) -> None:
         for goal, (name, colour, marker) in GOALS.items():
             rows = cell[cell.goal == goal]
             value, low, high = ("surface", "low", "high") if goal == "deployed" else ("strict", "strict_low", "strict_high")
             spread = whiskers(rows, value, low, high)
             places = [losses.index(loss) + (0.12 if goal == "strict" else -0.12) for loss in rows.loss]
-            panel.errorbar(100 * rows[value], places, xerr=spread, ls="", capsize=1.5, color=colour, marker=marker, label=name)
-        panel.set_yticks(range(len(losses)), [get_loss(loss).display for loss in losses])
-        panel.set_xlim(-3, 103)
-        panel.set_xlabel("share of images (%)")
-        panel.set_title(cell_name(dataset, model))
-    axes[0][0].invert_yaxis()
-    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return fig
+            axes.errorbar(100 * rows[value], places, xerr=spread, ls="", capsize=1.5, color=colour, marker=marker, label=name)
+        axes.set_yticks(range(len(losses)), [get_loss(loss).display for loss in losses])
+        axes.set_ylim(len(losses) - 0.5, -0.5)
+        axes.set_xlim(-3, 103)
+
+    return panels(table, draw, "share of images (%)", "", height=0.26 * len(losses) + 0.5)
 
 
 def published_panels(table: pd.DataFrame) -> Figure:

@@ -24,7 +24,7 @@ def rate_panels(table: pd.DataFrame, labels: dict[str, str], ylabel: str) -> Fig
         ylabel: what the rate is of.
     """
     cells, attacks = list(table.groupby(["dataset", "model"], sort=False)), [name for name in ATTACKS if name in set(table.attack)]
-    size = (PAGE, 1.9 * len(cells) + 0.5)
+    size = (PAGE, 1.4 * len(cells) + 0.9)
     fig, axes = plt.subplots(len(cells), len(attacks), figsize=size, sharex=True, sharey=True, squeeze=False)
     for row, ((dataset, model), cell) in zip(axes, cells, strict=True):
         for panel, attack in zip(row, attacks, strict=True):
@@ -84,31 +84,49 @@ def difference_panels(table: pd.DataFrame, main: pd.Series) -> Figure:
     """Differences of two rates with their intervals: a panel for each dataset and model, a line for each attack and loss.
 
     Args:
-        table: rows of ``measures.direction_differences`` of one radius.
+        table: rows of ``measures.direction_differences`` of one radius and kind of dynamic network.
         main: mask of the main reading's rows, drawn filled.
     """
-    cells = list(table.groupby(["dataset", "model"], sort=False))
-    size = (max(COLUMN, PAGE * len(cells) / 3), 0.17 * len(cells[0][1]) + 0.6)
-    fig, axes = plt.subplots(1, len(cells), figsize=size, sharex=True, sharey=True, squeeze=False)
-    for panel, ((dataset, model), cell) in zip(axes[0], cells, strict=True):
+
+    def draw(axes: Axes, cell: pd.DataFrame) -> None:
         for height, row in enumerate(cell.itertuples()):
             loss, filled = get_loss(row.loss), main[row.Index]
             spread = [[100 * (row.difference - row.low)], [100 * (row.high - row.difference)]]
             look = {"color": loss.colour, "mfc": loss.colour if filled else "white", "marker": ATTACKS[row.attack].marker}
-            panel.errorbar(100 * row.difference, height, xerr=spread, **look)
-        panel.axvline(0, color="black", lw=0.6)
-        panel.set_yticks(range(len(cell)), [f"{ATTACKS[r.attack].display}, {get_loss(r.loss).display}" for r in cell.itertuples()])
-        panel.set_title(cell_name(dataset, model))
-        panel.set_xlabel("difference (points)")
-    axes[0][0].invert_yaxis()
-    return fig
+            axes.errorbar(100 * row.difference, height, xerr=spread, **look)
+        axes.axvline(0, color="black", lw=0.6)
+        axes.set_yticks(range(len(cell)), [f"{ATTACKS[r.attack].display}, {get_loss(r.loss).display}" for r in cell.itertuples()])
+        axes.set_ylim(len(cell) - 0.5, -0.5)
+
+    lines = table.groupby(["dataset", "model"]).size().max()
+    return panels(table, draw, "difference (points)", "", height=0.17 * lines + 0.5, sharex=True)
+
+
+def backbone_panels(table: pd.DataFrame) -> Figure:
+    """Differences of two rates for both ways to train exits: a panel for each dataset and model, over the DyNN's loss.
+
+    Args:
+        table: rows of ``measures.direction_differences`` of one attack and radius.
+    """
+    losses = list(dict.fromkeys(table.loss))
+
+    def draw(axes: Axes, cell: pd.DataFrame) -> None:
+        for number, (kind, rows) in enumerate(cell.groupby("kind", sort=False)):
+            look = {"color": KINDS[kind].colour, "marker": KINDS[kind].marker, "label": KINDS[kind].display}
+            places = [losses.index(loss) + 0.16 * (number - 0.5) for loss in rows.loss]
+            axes.errorbar(places, 100 * rows.difference, whiskers(rows, "difference"), ls="", capsize=1.5, **look)
+        axes.axhline(0, color="black", lw=0.6)
+        axes.set_xticks(range(len(losses)), [get_loss(loss).display for loss in losses])
+        axes.set_xlim(-0.5, len(losses) - 0.5)
+
+    return panels(table, draw, "loss on the DyNN", "difference (points)")
 
 
 def reading_panels(table: pd.DataFrame) -> Figure:
     """How the difference hangs on the reading: a panel for each dataset and model, a curve for each loss.
 
     Args:
-        table: rows of ``measures.readings`` of one attack and radius.
+        table: rows of ``measures.readings`` of one attack, radius and kind of dynamic network.
     """
     ticks = list(dict.fromkeys(table.reading))
 
