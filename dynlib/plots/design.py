@@ -78,6 +78,7 @@ def factor_panels(
                     chosen = [place for place, h in zip(places, here, strict=True) if h]
                     panel.plot(chosen, 100 * curve.robust[here], marker, mfc=face, mec=colour)
             panel.set_xticks(range(len(levels[name])), [level.replace("_", "\n") for level in levels[name]])
+            panel.set_xlim(-0.6, len(levels[name]) - 0.4)
             panel.set_xlabel(name)
         row[0].set_ylabel(f"{ylabel}\n{cell_name(dataset, model)}")
     fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
