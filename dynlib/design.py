@@ -35,6 +35,13 @@ class Evaluation(NamedTuple):
     mmacs: Tensor
 
 
+def attacker(source: str, target: str) -> str:
+    """What the static network that examples were made on is to the dynamic one that they are shown to."""
+    if source.split("-")[1] != target.split("-")[1]:
+        return "another architecture"
+    return "the SDNN under it" if target.endswith("-ic_only") else "a separate SDNN"
+
+
 def subsets(n_exits: int) -> list[tuple[int, ...]]:
     """All choices of exits; each holds the final one. Of 7 exits there are 64, the first of them the static network."""
     early = range(n_exits - 1)

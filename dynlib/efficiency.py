@@ -70,16 +70,20 @@ def transfer_curves(records: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*NETWORKS, "steps", "mmacs", "rate", "low", "high"])
 
 
-def cost_ratios(white: pd.DataFrame) -> pd.DataFrame:
-    """C2, cell by cell: MACs per successful example on the dynamic network over those on the static one, for each loss.
+def cost_ratios(white: pd.DataFrame, spent: str = "mmacs") -> pd.DataFrame:
+    """C2, cell by cell: cost per successful example on the dynamic network over that on the static one, for each loss.
 
     ``log_ratio`` is its natural logarithm, with a bootstrap interval over images. ``columns`` ``[images, 4]`` holds what it is
-    made from: MACs and successes on the dynamic, then on the static network.
+    made from: cost and successes on the dynamic, then on the static network.
+
+    Args:
+        white: of ``white_box``.
+        spent: its column that costs are counted in, ``"mmacs"`` or ``"steps"``.
     """
     rows, static = [], white[white.kind == "sdnn"].set_index(["dataset", "model"])
     for row in white[white.kind == "dynn"].itertuples():
         other = static.loc[(row.dataset, row.model)]
-        columns = np.stack([row.mmacs, row.success, other.mmacs, other.success], axis=1).astype(float)
+        columns = np.stack([getattr(row, spent), row.success, other[spent], other.success], axis=1).astype(float)
         interval = bootstrap([("", columns)], log_ratio)
         rows.append((row.dataset, row.model, row.loss, row.counts.sum(), log_ratio(columns.sum(axis=0)), *interval, columns))
     return pd.DataFrame(rows, columns=["dataset", "model", "loss", "n", "log_ratio", "low", "high", "columns"])
@@ -87,6 +91,6 @@ def cost_ratios(white: pd.DataFrame) -> pd.DataFrame:
 
 def log_ratio(sums: np.ndarray) -> np.ndarray:
     """Of ``[..., 4]`` sums as in ``cost_ratios``; where no example succeeded, half of one is taken to have."""
-    macs, successes = sums[..., [0, 2]], np.maximum(sums[..., [1, 3]], 0.5)
-    logs = np.log(macs / successes)
+    costs, successes = sums[..., [0, 2]], np.maximum(sums[..., [1, 3]], 0.5)
+    logs = np.log(costs / successes)
     return logs[..., 0] - logs[..., 1]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from dynlib import claims, data, experiments, results
+from dynlib import data, experiments, results
 from dynlib.attacks import PGD
 from dynlib.claims import judge_c1, pooled_interval
 from dynlib.experiments.common import write
@@ -193,20 +193,6 @@ def test_pooled_interval_knows_that_models_share_their_images():
     assert pooled_interval(same) == pytest.approx((np.nanmean(one) - half, np.nanmean(one) + half), abs=0.01)
     low, high = pooled_interval(other)
     assert (high - low) / (2 * half) == pytest.approx(3**-0.5, rel=0.1)
-
-
-def test_readme_table_is_current():
-    text = claims.README.read_text()
-    assert claims.rendered(text) == text, "run `python -m dynlib.claims`"
-
-
-def test_stale_readme_is_noticed(monkeypatch, tmp_path):
-    text = claims.README.read_text()
-    monkeypatch.setattr(claims, "RESULTS", tmp_path)
-    claims.record("C1", claims.Finding("something else", "open", "none"), "quick")
-    assert "something else" in claims.rendered(text) != text
-    with pytest.raises(ValueError, match="lost the marks"):
-        claims.rendered("no table here")
 
 
 def test_committed_records_come_from_this_code_and_these_weights(sdnn, dynn):

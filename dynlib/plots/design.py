@@ -6,19 +6,12 @@ from matplotlib.figure import Figure
 
 from dynlib.figures import PAGE, cell_name, whiskers
 
-# How figures show who attacks; see ``attacker``.
+# How figures show who attacks; see ``dynlib.design.attacker``.
 ATTACKERS = {
     "the SDNN under it": ("black", "^", "-"),
     "a separate SDNN": ("C0", "s", "-"),
     "another architecture": ("C1", "o", "--"),
 }
-
-
-def attacker(source: str, target: str) -> str:
-    """What the network that examples were made on is to their target; a key of ``ATTACKERS``."""
-    if source.split("-")[1] != target.split("-")[1]:
-        return "another architecture"
-    return "the SDNN under it" if target.endswith("-ic_only") else "a separate SDNN"
 
 
 def trade_off_panels(table: pd.DataFrame) -> Figure:

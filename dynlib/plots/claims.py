@@ -1,0 +1,50 @@
+"""How the verdicts hang on their readings."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from dynlib.figures import PAGE
+from dynlib.sensitivity import MAIN
+
+# How figures show verdicts: colour, marker, and whether it is filled.
+VERDICTS = {
+    "supported": ("C0", "^", True),
+    "partly": ("C3", "D", True),
+    "not supported": ("0.4", "o", False),
+    "contradicted": ("C2", "v", True),
+}
+
+
+def sensitivity_strips(tables: dict[str, pd.DataFrame]) -> Figure:
+    """A strip for each claim, a line for each reading: pooled value, interval, and what the rule says of it.
+
+    Args:
+        tables: rows of a function of ``dynlib.sensitivity`` by what the axis shows; ratios are drawn on a logarithmic axis.
+    """
+    heights = [len(table) + 1 for table in tables.values()]
+    fig, axes = plt.subplots(len(tables), 1, figsize=(PAGE, 0.155 * sum(heights) + 0.42 * len(tables)), height_ratios=heights)
+    for panel, (xlabel, table) in zip(axes, tables.items(), strict=True):
+        ratio = table.claim.iloc[0] == "C2"
+        scale = 1 if ratio else 100
+        for place, row in enumerate(table.itertuples()):
+            colour, marker, filled = VERDICTS[row.ruled]
+            spread = [[scale * (row.value - row.low)], [scale * (row.high - row.value)]]
+            panel.errorbar(scale * row.value, place, xerr=spread, color=colour, marker=marker, mfc=colour if filled else "white")
+        panel.axvline(1 if ratio else 0, color="black", lw=0.6)
+        panel.axhspan(-0.5, 0.5, color="0.92", lw=0, zorder=0)  # the main reading
+        names = [r.reading if r.group == MAIN else f"{r.group}: {r.reading}" for r in table.itertuples()]
+        panel.set_yticks(range(len(table)), names)
+        panel.set_ylim(len(table) - 0.4, -0.6)
+        panel.set_xlabel(xlabel, labelpad=1)
+        panel.set_title(table.claim.iloc[0], loc="left", fontweight="bold")
+        if ratio:
+            panel.set_xscale("log", base=2)
+            panel.xaxis.set_major_locator(LogLocator(base=2, subs=(1, 1.25, 1.5)))
+            panel.xaxis.set_minor_locator(NullLocator())
+            panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    for name, (colour, marker, filled) in VERDICTS.items():
+        axes[0].plot([], [], ls="", color=colour, marker=marker, mfc=colour if filled else "white", label=name)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(VERDICTS))
+    return fig

@@ -1,0 +1,152 @@
+"""Where would a verdict flip? Each claim's rule applied to the other ways in which the claim could have been read.
+
+Every function returns a row for each reading, the main one first: ``group`` says what differs from the main reading, ``reading``
+how, ``value`` is pooled over the ``cells`` with its 95 % interval, ``above`` the number of cells on the claim's side, ``ruled``
+what the rule says of the cells at hand, be they six or fewer.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pandas as pd
+
+from dynlib import design, efficiency, measures, surface
+from dynlib.attacks import ATTACKS
+from dynlib.attacks.losses import get_loss
+from dynlib.claims import pooled_interval, pooled_ratio, ruled
+from dynlib.results import Outputs
+
+MAIN = "main reading"
+COLUMNS = ["claim", "group", "reading", "cells", "above", "value", "low", "high", "ruled"]
+
+
+def c1(records: pd.DataFrame, same_backbone: pd.DataFrame, threshold: float, eps_255: int) -> pd.DataFrame:
+    """C1 over losses, attacks, radii, thresholds and the way exits were trained: differences of transfer rates.
+
+    Args:
+        records, same_backbone: of the two experiments, see ``results.read_records``.
+        threshold, eps_255: of the main reading.
+    """
+    table = measures.readings(records)
+    main = {"attack": "pgd", "loss": "average", "eps_255": eps_255, "reading": f"{threshold:g}"}
+    names = {
+        "loss": ("loss", lambda loss: get_loss(loss).display),
+        "attack": ("attack", lambda attack: ATTACKS[attack].display),
+        "eps_255": ("radius", lambda eps: f"{eps}/255"),
+        "reading": ("threshold", str),
+    }
+    found = [("C1", MAIN, f"PGD {eps_255}/255, average loss, {threshold:g}", _having(table, main))]
+    for column, (group, name) in names.items():
+        for level in dict.fromkeys(table[column]):
+            if level != main[column]:
+                found.append(("C1", group, name(level), _having(table, main | {column: level})))
+    alone = measures.direction_differences(measures.as_deployed(same_backbone, threshold))
+    found.append(("C1", "training", "exits only", _having(alone, main | {"reading": None})))
+    return _ruled((claim, group, reading, *_mean(cells, "difference")) for claim, group, reading, cells in found if len(cells))
+
+
+def c2(white: pd.DataFrame) -> pd.DataFrame:
+    """C2 over losses and currencies: costs per success on the DyNN over those on the SDNN, where below 1 is the claim's side.
+
+    Args:
+        white: of ``efficiency.white_box``.
+    """
+    rows = []
+    for spent, currency in (("mmacs", "MACs"), ("steps", "gradient steps")):
+        ratios = efficiency.cost_ratios(white, spent)
+        for loss in sorted(set(ratios.loss), key=lambda loss: loss != "taken"):  # the main reading first
+            cells = ratios[ratios.loss == loss]
+            group = MAIN if (spent, loss) == ("mmacs", "taken") else "loss" if spent == "mmacs" else "currency"
+            rows.append(("C2", group, f"{currency}, {get_loss(loss).display}", -cells.log_ratio, *pooled_ratio(cells)))
+    return _ruled(rows)
+
+
+def c3(clean: dict[str, Outputs], attacked: dict[tuple[str, str], Outputs]) -> pd.DataFrame:
+    """C3 over attackers and over what the designer may choose: gains in robust accuracy.
+
+    Args:
+        clean: outputs by network, see ``results.read_outputs``.
+        attacked: outputs by source and target, see ``results.read_exit_design``.
+    """
+    spaces: dict[str, list] = {}
+    for (source, target), outputs in attacked.items():
+        about = {"dataset": target.split("-")[0]}
+        spaces.setdefault(design.attacker(source, target), []).append((about, design.space(clean[target], outputs)))
+    return _designs("C3", spaces, main="a separate SDNN", group="attacker")
+
+
+def c4_surface(records: pd.DataFrame, eps_255: int) -> pd.DataFrame:
+    """C4's first half over radii, objectives and the way exits were trained: what Early PGD opens beyond PGD.
+
+    Args:
+        records: of ``early_attack``, see ``results.read_early``.
+        eps_255: radius of the main reading.
+    """
+    ours, kind = records[records.attack == "early_pgd"], records.source.str.split("-").str[2]
+    losses, smallest = list(dict.fromkeys(ours.loss)), ours.eps_255.min()
+    found = [(MAIN, f"{eps_255}/255, joint training", "dynn", eps_255, losses[0])]
+    found += [("radius", f"{eps}/255", "dynn", eps, losses[0]) for eps in dict.fromkeys(ours.eps_255) if eps != eps_255]
+    found += [("objective", f"{get_loss(loss).display}, {smallest}/255", "dynn", smallest, loss) for loss in losses[1:]]
+    found.append(("training", "exits only", "ic_only", eps_255, losses[0]))
+    rows = []
+    for group, reading, of_kind, eps, loss in found:
+        gains = surface.surface_gains(records[kind == of_kind], eps, loss)
+        rows.append(("C4, surface", group, reading, *_mean(gains, "gain")))
+    return _ruled(rows)
+
+
+def c4_design(designs: pd.DataFrame, eps_255: int) -> pd.DataFrame:
+    """C4's second half over radii, the way exits were trained and what the designer may choose: gains in what withstands.
+
+    Args:
+        designs: of ``surface.design_table``.
+        eps_255: radius of the main reading.
+    """
+    spaces: dict[str, list] = {}
+    for (dataset, _, kind, eps), table in designs.groupby(["dataset", "model", "kind", "eps_255"], sort=False):
+        name = f"{eps}/255" + ("" if kind == "dynn" else ", exits only")
+        spaces.setdefault(name, []).append(({"dataset": dataset}, table.reset_index(drop=True)))
+    return _designs("C4, design", spaces, main=f"{eps_255}/255", group="radius, training")
+
+
+# What a designer may change, the rest being the default's.
+CHOICES: dict[str, Callable[[pd.DataFrame, pd.Series], pd.Series]] = {
+    "exits": lambda t, start: (t.threshold == start.threshold) & (t.fall_back == start.fall_back),
+    "threshold": lambda t, start: (t.exits == start.exits) & (t.fall_back == start.fall_back),
+    "fall-back": lambda t, start: (t.exits == start.exits) & (t.threshold == start.threshold),
+}
+
+
+def _designs(claim: str, spaces: dict[str, list[tuple[dict, pd.DataFrame]]], main: str, group: str) -> pd.DataFrame:
+    """The chosen design's gain: main reading, then with fewer choices, then in the other spaces."""
+
+    def gains(cells: list[tuple[dict, pd.DataFrame]], choice: str | None = None) -> pd.DataFrame:
+        found = []
+        for about, table in cells:
+            allowed = table[CHOICES[choice](table, design.default(table))] if choice else table
+            found.append({**about, **design.chosen(allowed.reset_index(drop=True))})
+        return pd.DataFrame(found)
+
+    rows = [(claim, MAIN, f"{main}, all choices", *_mean(gains(spaces[main]), "gain"))]
+    rows += [(claim, "choice", f"only the {choice}", *_mean(gains(spaces[main], choice), "gain")) for choice in CHOICES]
+    rows += [(claim, group, name, *_mean(gains(cells), "gain")) for name, cells in spaces.items() if name != main]
+    return _ruled(rows)
+
+
+def _having(table: pd.DataFrame, values: dict) -> pd.DataFrame:
+    columns = [column for column in values if column in table]
+    return table[np.logical_and.reduce([table[column] == values[column] for column in columns])]
+
+
+def _mean(cells: pd.DataFrame, value: str) -> tuple[pd.Series, float, float, float]:
+    return cells[value], cells[value].mean(), *pooled_interval(cells)
+
+
+def _ruled(rows: Iterable[tuple]) -> pd.DataFrame:
+    """From claim, group, reading, the cells' values (above 0 is the claim's side), and the pooled value with its interval."""
+    found = []
+    for claim, group, reading, cells, value, low, high in rows:
+        # A ratio is on the claim's side below 1, all else above 0.
+        bounds = (-np.log(high), -np.log(low)) if claim == "C2" else (low, high)
+        found.append((claim, group, reading, len(cells), (cells > 0).sum(), value, low, high, ruled(cells, *bounds)))
+    return pd.DataFrame(found, columns=COLUMNS)

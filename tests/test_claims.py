@@ -1,0 +1,133 @@
+"""What a reader takes away: the records of the claims, how their verdicts hang on the reading, the figures' index, the citation."""
+
+import io
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from dynlib import claims, efficiency, figures, results, sensitivity, surface
+from dynlib.files import COMMITTED, RESULTS, ROOT
+
+PROFILE = next(profile for profile in COMMITTED if (RESULTS / profile).exists())
+
+
+def test_readme_table_is_current():
+    text = claims.README.read_text()
+    assert claims.rendered(text) == text, "run `python -m dynlib.claims`"
+
+
+def test_csv_is_current():
+    rendered = io.StringIO()
+    claims.records().to_csv(rendered, index=False)
+    assert claims.CSV.read_text() == rendered.getvalue(), "run `python -m dynlib.claims`"
+
+
+def test_stale_readme_is_noticed(monkeypatch, tmp_path):
+    text = claims.README.read_text()
+    monkeypatch.setattr(claims, "RESULTS", tmp_path)
+    claims.record("C1", claims.Finding("something else", "open", "none"), "quick")
+    assert "something else" in claims.rendered(text) != text
+    with pytest.raises(ValueError, match="lost the marks"):
+        claims.rendered("no table here")
+
+
+def test_records_are_complete_and_hold_no_number_of_the_paper():
+    records = claims.records()
+    assert records.claim.tolist() == ["C1", "C2", "C3", "C4"]
+    assert records.reported.isna().all()
+    assert records.drop(columns="reported").notna().all(axis=None)
+    assert (records.minutes > 0).all()
+    assert all((ROOT / "notebooks" / f"{notebook}.ipynb").exists() for notebook in records.notebook)
+
+
+@pytest.mark.parametrize(
+    ("cells", "low", "high", "expected"),
+    [
+        ([1, 1, 1, 1, 1, -1], 0.1, 0.2, "supported"),
+        ([1, 1, 1, 1, -1, -1], 0.1, 0.2, "partly"),
+        ([1, 1, 1, 1, 1, 1], -0.1, 0.2, "not supported"),
+        ([-1, -1, -1, -1, -1, 1], -0.2, -0.1, "contradicted"),
+        ([-1, -1, -1, -1, 1, 1], -0.2, -0.1, "not supported"),
+        ([1, 1], 0.1, 0.2, "supported"),
+        ([1, 1, -1], 0.1, 0.2, "partly"),
+    ],
+)
+def test_rule_by_hand(cells, low, high, expected):
+    assert claims.ruled(pd.Series(cells), low, high) == expected
+    assert claims.verdict(pd.Series(cells), low, high) == (expected if len(cells) == 6 else "open")
+
+
+@pytest.fixture(scope="module")
+def readings():
+    """All readings of all claims, from the committed results."""
+    early = results.read_early(PROFILE, "early_attack")
+    clean = {o.network: o for o in results.read_outputs(PROFILE)}
+    return {
+        "C1": sensitivity.c1(results.read_records(PROFILE), results.read_records(PROFILE, "same_backbone"), 0.9, 8),
+        "C2": sensitivity.c2(efficiency.white_box(results.read_efficiency(PROFILE))),
+        "C3": sensitivity.c3(clean, results.read_exit_design(PROFILE)),
+        "C4": sensitivity.c4_surface(early, 8),
+        "C4, design": sensitivity.c4_design(surface.design_table(results.read_early(PROFILE, "attack_design")), 8),
+    }
+
+
+@pytest.mark.parametrize("claim", ["C1", "C2", "C3", "C4", "C4, design"])
+def test_main_reading_is_the_one_that_was_judged(readings, claim):
+    """Value and interval of the first row stand in the finding of the claim, which was made on another way."""
+    main = readings[claim].iloc[0]
+    assert main.group == sensitivity.MAIN
+    values = [main.value, main.low, main.high]
+    text = [f"{v:.2f}" for v in values] if claim == "C2" else [f"{100 * v:+.1f}" for v in values]
+    seen = claims.finding(claim[:2], PROFILE).seen
+    assert f"{text[0]} times the MACs" in seen if claim == "C2" else f"{text[0]} points" in seen
+    assert f"[{text[1]}, {text[2]}]" in seen
+
+
+def test_a_reading_that_says_otherwise_is_ruled_otherwise():
+    """Cheaper in MACs and dearer in steps: ten images, all fooled, at half the MACs and twice the steps."""
+    rows = []
+    for kind, loss, mmacs, steps in (("sdnn", "final", 4.0, 2), ("dynn", "taken", 2.0, 4)):
+        columns = (np.full(10, True), np.full(10, True), np.full(10, steps), np.full(10, mmacs))
+        rows.append(("cifar10", "resnet56", kind, loss, 0.1, *columns))
+    white = pd.DataFrame(rows, columns=[*efficiency.NETWORKS, "seconds", "counts", "success", "steps", "mmacs"])
+    macs, steps = sensitivity.c2(white).itertuples()
+    assert (macs.value, macs.ruled) == (pytest.approx(0.5), "supported")
+    assert (steps.value, steps.ruled) == (pytest.approx(2), "contradicted")
+
+
+def test_index_of_the_figures_is_current():
+    text = figures.index()
+    assert (figures.FIGURES / "README.md").read_text() == text, "run the workflow"
+    for name in re.findall(r"\]\(([^)]+)\)", text):
+        assert (figures.FIGURES / name).exists(), name
+
+
+def test_figures_without_a_rule_are_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(figures, "FIGURES", tmp_path)
+    (tmp_path / "quick").mkdir()
+    Image.new("RGB", (2, 2)).save(tmp_path / "quick" / "fig9z_stray.png")
+    with pytest.raises(figures.FigureError, match="fig9z_stray is made by no rule"):
+        figures.check_figures("quick", [])
+    with pytest.raises(figures.FigureError, match="fig1a_lost is missing"):
+        figures.check_figures("quick", ["fig9z_stray", "fig1a_lost"])
+    figures.check_figures("quick", ["fig9z_stray"])
+
+
+def test_citation_holds_what_its_format_demands():
+    """Required keys and the types of those used, by the schema of the Citation File Format 1.2.0."""
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"authors", "cff-version", "message", "title"} <= cff.keys()
+    assert cff["cff-version"] == "1.2.0"
+    assert cff["type"] == "software"
+    paper = cff["preferred-citation"]
+    assert {"authors", "title", "type"} <= paper.keys()
+    for who in cff["authors"] + paper["authors"]:
+        assert ("name" in who) != ({"given-names", "family-names"} <= who.keys())
+    assert isinstance(paper["year"], int)
+    assert re.match(r"https?://", paper["url"])
+    texts = [cff["title"], cff["message"], cff["license"], paper["title"], paper["journal"], str(cff["version"])]
+    assert all(isinstance(text, str) and text for text in texts)
