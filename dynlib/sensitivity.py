@@ -33,7 +33,7 @@ def c1(records: pd.DataFrame, same_backbone: pd.DataFrame, threshold: float, eps
         "loss": ("loss", lambda loss: get_loss(loss).display),
         "attack": ("attack", lambda attack: ATTACKS[attack].display),
         "eps_255": ("radius", lambda eps: f"{eps}/255"),
-        "reading": ("threshold", str),
+        "reading": ("threshold", lambda reading: "none, final exit" if reading == "final exit" else reading),
     }
     found = [("C1", MAIN, f"PGD {eps_255}/255, average loss, {threshold:g}", _having(table, main))]
     for column, (group, name) in names.items():
@@ -41,7 +41,7 @@ def c1(records: pd.DataFrame, same_backbone: pd.DataFrame, threshold: float, eps
             if level != main[column]:
                 found.append(("C1", group, name(level), _having(table, main | {column: level})))
     alone = measures.direction_differences(measures.as_deployed(same_backbone, threshold))
-    found.append(("C1", "training", "exits only", _having(alone, main | {"reading": None})))
+    found.append(("C1", "training", "exits only", _having(alone, main)))  # it has no column of readings
     return _ruled((claim, group, reading, *_mean(cells, "difference")) for claim, group, reading, cells in found if len(cells))
 
 
@@ -57,7 +57,7 @@ def c2(white: pd.DataFrame) -> pd.DataFrame:
         for loss in sorted(set(ratios.loss), key=lambda loss: loss != "taken"):  # the main reading first
             cells = ratios[ratios.loss == loss]
             group = MAIN if (spent, loss) == ("mmacs", "taken") else "loss" if spent == "mmacs" else "currency"
-            rows.append(("C2", group, f"{currency}, {get_loss(loss).display}", -cells.log_ratio, *pooled_ratio(cells)))
+            rows.append(("C2", group, f"{currency}, {get_loss(loss).display} loss", -cells.log_ratio, *pooled_ratio(cells)))
     return _ruled(rows)
 
 
@@ -68,11 +68,12 @@ def c3(clean: dict[str, Outputs], attacked: dict[tuple[str, str], Outputs]) -> p
         clean: outputs by network, see ``results.read_outputs``.
         attacked: outputs by source and target, see ``results.read_exit_design``.
     """
-    spaces: dict[str, list] = {}
+    spaces: Spaces = {}
     for (source, target), outputs in attacked.items():
-        about = {"dataset": target.split("-")[0]}
-        spaces.setdefault(design.attacker(source, target), []).append((about, design.space(clean[target], outputs)))
-    return _designs("C3", spaces, main="a separate SDNN", group="attacker")
+        attacker = design.attacker(source, target)
+        group = MAIN if attacker == "a separate SDNN" else "attacker"
+        spaces.setdefault((group, attacker), []).append((target.split("-")[0], design.space(clean[target], outputs)))
+    return _designs("C3", spaces)
 
 
 def c4_surface(records: pd.DataFrame, eps_255: int) -> pd.DataFrame:
@@ -102,11 +103,18 @@ def c4_design(designs: pd.DataFrame, eps_255: int) -> pd.DataFrame:
         designs: of ``surface.design_table``.
         eps_255: radius of the main reading.
     """
-    spaces: dict[str, list] = {}
+    spaces: Spaces = {}
     for (dataset, _, kind, eps), table in designs.groupby(["dataset", "model", "kind", "eps_255"], sort=False):
-        name = f"{eps}/255" + ("" if kind == "dynn" else ", exits only")
-        spaces.setdefault(name, []).append(({"dataset": dataset}, table.reset_index(drop=True)))
-    return _designs("C4, design", spaces, main=f"{eps_255}/255", group="radius, training")
+        if kind != "dynn":
+            reading = ("training", "exits only" if eps == eps_255 else f"exits only, {eps}/255")
+        else:
+            reading = (MAIN if eps == eps_255 else "radius", f"{eps}/255")
+        spaces.setdefault(reading, []).append((dataset, table.reset_index(drop=True)))
+    return _designs("C4, design", spaces)
+
+
+# By group and reading: for each cell its data set and the designs to choose from, see ``design.space``.
+Spaces = dict[tuple[str, str], list[tuple[str, pd.DataFrame]]]
 
 
 # What a designer may change, the rest being the default's.
@@ -117,19 +125,20 @@ CHOICES: dict[str, Callable[[pd.DataFrame, pd.Series], pd.Series]] = {
 }
 
 
-def _designs(claim: str, spaces: dict[str, list[tuple[dict, pd.DataFrame]]], main: str, group: str) -> pd.DataFrame:
+def _designs(claim: str, spaces: Spaces) -> pd.DataFrame:
     """The chosen design's gain: main reading, then with fewer choices, then in the other spaces."""
 
-    def gains(cells: list[tuple[dict, pd.DataFrame]], choice: str | None = None) -> pd.DataFrame:
+    def gains(cells: list[tuple[str, pd.DataFrame]], choice: str | None = None) -> pd.DataFrame:
         found = []
-        for about, table in cells:
+        for dataset, table in cells:
             allowed = table[CHOICES[choice](table, design.default(table))] if choice else table
-            found.append({**about, **design.chosen(allowed.reset_index(drop=True))})
+            found.append({"dataset": dataset, **design.chosen(allowed.reset_index(drop=True))})
         return pd.DataFrame(found)
 
-    rows = [(claim, MAIN, f"{main}, all choices", *_mean(gains(spaces[main]), "gain"))]
-    rows += [(claim, "choice", f"only the {choice}", *_mean(gains(spaces[main], choice), "gain")) for choice in CHOICES]
-    rows += [(claim, group, name, *_mean(gains(cells), "gain")) for name, cells in spaces.items() if name != main]
+    (main,) = (name for group, name in spaces if group == MAIN)
+    rows = [(claim, MAIN, f"{main}, all choices", *_mean(gains(spaces[MAIN, main]), "gain"))]
+    rows += [(claim, "choice", f"only the {choice}", *_mean(gains(spaces[MAIN, main], choice), "gain")) for choice in CHOICES]
+    rows += [(claim, *reading, *_mean(gains(cells), "gain")) for reading, cells in spaces.items() if reading[0] != MAIN]
     return _ruled(rows)
 
 

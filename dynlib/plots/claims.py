@@ -18,7 +18,7 @@ VERDICTS = {
 
 
 def sensitivity_strips(tables: dict[str, pd.DataFrame]) -> Figure:
-    """A strip for each claim, a line for each reading: pooled value, interval, and what the rule says of it.
+    """A strip for each claim, a line for each reading: pooled value, interval, what the rule says of it, and how many cells agree.
 
     Args:
         tables: rows of a function of ``dynlib.sensitivity`` by what the axis shows; ratios are drawn on a logarithmic axis.
@@ -32,6 +32,7 @@ def sensitivity_strips(tables: dict[str, pd.DataFrame]) -> Figure:
             colour, marker, filled = VERDICTS[row.ruled]
             spread = [[scale * (row.value - row.low)], [scale * (row.high - row.value)]]
             panel.errorbar(scale * row.value, place, xerr=spread, color=colour, marker=marker, mfc=colour if filled else "white")
+            panel.annotate(f"{row.above}/{row.cells}", (1.02, place), xycoords=("axes fraction", "data"), va="center", size=7)
         panel.axvline(1 if ratio else 0, color="black", lw=0.6)
         panel.axhspan(-0.5, 0.5, color="0.92", lw=0, zorder=0)  # the main reading
         names = [r.reading if r.group == MAIN else f"{r.group}: {r.reading}" for r in table.itertuples()]
@@ -39,6 +40,7 @@ def sensitivity_strips(tables: dict[str, pd.DataFrame]) -> Figure:
         panel.set_ylim(len(table) - 0.4, -0.6)
         panel.set_xlabel(xlabel, labelpad=1)
         panel.set_title(table.claim.iloc[0], loc="left", fontweight="bold")
+        panel.set_title("\N{LEFTWARDS ARROW} as claimed" if ratio else "as claimed \N{RIGHTWARDS ARROW}", loc="right", size=7)
         if ratio:
             panel.set_xscale("log", base=2)
             panel.xaxis.set_major_locator(LogLocator(base=2, subs=(1, 1.25, 1.5)))
