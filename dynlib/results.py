@@ -62,15 +62,26 @@ def named_if_damaged(path: Path) -> Iterator[None]:
 FLAGS, NUMBERS = ("correct", "final"), ("exit", "depth")  # columns of one character per image
 
 
-def read_records(profile: str, experiment: str = "transferability") -> pd.DataFrame:
-    """All records of the transfer matrix, or of ``same_backbone``.
+def read_records(profile: str, experiment: str = "transferability", seed: int = 0) -> pd.DataFrame:
+    """The records of the transfer matrix, or of ``same_backbone``, that were made with one seed.
 
-    The per-image columns hold arrays ``[n]``, bool for ``FLAGS``, int for ``NUMBERS``.
+    The per-image columns hold arrays ``[n]``, bool for ``FLAGS``, int for ``NUMBERS``. Not everything is made with every seed, but
+    clean images are in all.
 
     Raises:
         ResultsError: see ``stored``.
     """
-    return _tables(profile, experiment, _records)
+    records = _tables(profile, experiment, _seeded)
+    return records[(records.attack == "none") | (records.seed == seed)].reset_index(drop=True)
+
+
+def read_seeds(profile: str) -> list[int]:
+    """The seeds that attacks of the transfer matrix were made with.
+
+    Raises:
+        ResultsError: see ``stored``.
+    """
+    return sorted({int(seed) for seed in _tables(profile, "transferability", _seeded).seed.dropna()})
 
 
 def read_efficiency(profile: str) -> pd.DataFrame:
@@ -116,6 +127,10 @@ def _records(frame: pd.DataFrame) -> pd.DataFrame:
         kind = bool if column in FLAGS else int
         frame[column] = [np.array(list(text), dtype=int).astype(kind) for text in frame[column]]
     return frame
+
+
+def _seeded(frame: pd.DataFrame) -> pd.DataFrame:
+    return _records(frame).assign(seed=pd.to_numeric(frame["seed"]))
 
 
 def _costs(frame: pd.DataFrame) -> pd.DataFrame:

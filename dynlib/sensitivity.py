@@ -20,14 +20,16 @@ MAIN = "main reading"
 COLUMNS = ["claim", "group", "reading", "cells", "above", "value", "low", "high", "ruled"]
 
 
-def c1(records: pd.DataFrame, same_backbone: pd.DataFrame, threshold: float, eps_255: int) -> pd.DataFrame:
-    """C1 over losses, attacks, radii, thresholds and the way exits were trained: differences of transfer rates.
+def c1(records: dict[int, pd.DataFrame], same_backbone: pd.DataFrame, threshold: float, eps_255: int) -> pd.DataFrame:
+    """C1 over losses, attacks, radii, thresholds, random starts and the way exits were trained: differences of transfer rates.
 
     Args:
-        records, same_backbone: of the two experiments, see ``results.read_records``.
+        records: of ``transferability`` by seed, the main reading's first, see ``results.read_records``.
+        same_backbone: of the experiment of that name.
         threshold, eps_255: of the main reading.
     """
-    table = measures.readings(records)
+    first, *others = records
+    table = measures.readings(records[first])
     main = {"attack": "pgd", "loss": "average", "eps_255": eps_255, "reading": f"{threshold:g}"}
     names = {
         "loss": ("loss", lambda loss: get_loss(loss).display),
@@ -40,8 +42,11 @@ def c1(records: pd.DataFrame, same_backbone: pd.DataFrame, threshold: float, eps
         for level in dict.fromkeys(table[column]):
             if level != main[column]:
                 found.append(("C1", group, name(level), _having(table, main | {column: level})))
+    for seed in others:
+        again = measures.direction_differences(measures.as_deployed(records[seed], threshold))
+        found.append(("C1", "seed of the random start", str(seed), _having(again, main)))
     alone = measures.direction_differences(measures.as_deployed(same_backbone, threshold))
-    found.append(("C1", "training", "exits only", _having(alone, main)))  # it has no column of readings
+    found.append(("C1", "training", "exits only", _having(alone, main)))
     return _ruled((claim, group, reading, *_mean(cells, "difference")) for claim, group, reading, cells in found if len(cells))
 
 

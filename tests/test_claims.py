@@ -66,8 +66,9 @@ def readings():
     """All readings of all claims, from the committed results."""
     early = results.read_early(PROFILE, "early_attack")
     clean = {o.network: o for o in results.read_outputs(PROFILE)}
+    records = {seed: results.read_records(PROFILE, seed=seed) for seed in results.read_seeds(PROFILE)}
     return {
-        "C1": sensitivity.c1(results.read_records(PROFILE), results.read_records(PROFILE, "same_backbone"), 0.9, 8),
+        "C1": sensitivity.c1(records, results.read_records(PROFILE, "same_backbone"), 0.9, 8),
         "C2": sensitivity.c2(efficiency.white_box(results.read_efficiency(PROFILE))),
         "C3": sensitivity.c3(clean, results.read_exit_design(PROFILE)),
         "C4": sensitivity.c4_surface(early, 8),

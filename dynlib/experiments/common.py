@@ -46,15 +46,23 @@ def load_images(dataset: str, n: int, device: str) -> tuple[Tensor, Tensor]:
 
 
 def grid(
-    *, name: str, losses: list[str], eps_255: list[int], steps: int | None = None, threshold: float, seed: int
+    *,
+    name: str,
+    losses: list[str],
+    eps_255: list[int],
+    steps: int | None = None,
+    seeds: list[int] | None = None,
+    threshold: float,
+    seed: int,
 ) -> list[Attack]:
-    """One attack with every loss and radius.
+    """One attack with every loss, radius and seed.
 
     Args:
         name: in ``ATTACKS``.
         losses: names, see ``dynlib.attacks.losses``.
         eps_255: radii in 255ths, 1 to 255.
         steps: gradient steps, for an attack that iterates.
+        seeds: of the random starts, by default ``seed`` alone.
         threshold, seed: as for ``transferability``.
     Raises:
         ValueError: unknown name, or a value out of range.
@@ -63,8 +71,9 @@ def grid(
         raise ValueError(f"unknown attack {name!r}: choose one of {', '.join(ATTACKS)}")
     if (steps is not None) != issubclass(ATTACKS[name], Iterative):
         raise ValueError(f"{name} {'takes no' if steps else 'needs'} steps")
-    more = {"mechanism": ConfidenceExit(threshold), "seed": seed, **({"steps": steps} if steps else {})}
-    return [ATTACKS[name](eps=eps / 255, loss=loss, **more) for loss, eps in product(losses, eps_255)]
+    more = {"mechanism": ConfidenceExit(threshold), **({"steps": steps} if steps else {})}
+    chosen = product(losses, eps_255, seeds or [seed])
+    return [ATTACKS[name](eps=eps / 255, loss=loss, seed=number, **more) for loss, eps, number in chosen]
 
 
 @torch.no_grad()

@@ -30,10 +30,10 @@ def transferability(
         attacks: the arguments of ``grid`` for each of them; a static source has one exit, so one loss, recorded as ``"final"``.
         threshold: of the confidence exits that the attacker expects, in (0, 1).
         other_thresholds: further thresholds that the examples are shown to.
-        seed: of the random starts.
+        seed: of the random starts, where an attack has none of its own.
         device: a torch device.
     Returns:
-        A row for each attack, loss, radius, target and, where the target is dynamic, threshold; and the same with attack
+        A row for each attack, loss, radius, seed, target and, where the target is dynamic, threshold; and the same with attack
         ``"none"``: clean images.
     Raises:
         ValueError: unknown name or value out of range.
@@ -46,12 +46,12 @@ def transferability(
     made = dict.fromkeys(attack for spec in attacks for attack in grid(**spec, threshold=threshold, seed=seed))
     thresholds = list(dict.fromkeys((threshold, *other_thresholds)))
     images, labels = load_images(nets[source].dataset, n_images, device)
-    clean = {"attack": "none", "loss": "none", "eps_255": 0}
+    clean = {"attack": "none", "loss": "none", "eps_255": 0, "seed": ""}
     rows = [row for t in targets for row in observe(clean, source, t, nets[t], thresholds, images, labels)]
     for attack in progress(made, f"attacks on {source}"):
         batches = zip(images.split(BATCH), labels.split(BATCH), strict=True)
         adversarial = torch.cat([attack(nets[source], x, y).adversarial for x, y in batches])
-        what = {"attack": attack.name, "loss": attack.loss, "eps_255": round(attack.eps * 255)}
+        what = {"attack": attack.name, "loss": attack.loss, "eps_255": round(attack.eps * 255), "seed": attack.seed}
         rows += [row for t in targets for row in observe(what, source, t, nets[t], thresholds, adversarial, labels)]
     return rows
 
