@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib
 import pandas as pd
@@ -57,6 +58,12 @@ def save_figure(fig: Figure, name: str, data: pd.DataFrame, caption: str, profil
         data.to_csv(temporary, index=False, float_format="%.5g")
 
 
+def read_caption(png: Path) -> str:
+    """The caption that ``save_figure`` has put into a PNG."""
+    with Image.open(png) as image:
+        return image.text["Description"]
+
+
 class FigureError(RuntimeError):
     """A figure too many or too few; the message is one line."""
 
@@ -79,11 +86,10 @@ def index() -> str:
     ]
     for profile in COMMITTED:
         for png in sorted((FIGURES / profile).glob("*.png")):
-            with Image.open(png) as image:
-                caption = image.text["Description"]
             path, number = f"{profile}/{png.stem}", png.stem[3]
             notebook = next((ROOT / "notebooks").glob(f"{number:0>2}_*.ipynb")).name
-            lines += [f"## {png.stem}", "", f'[<img src="{path}.png" width="360" alt="{png.stem}">]({path}.png)', "", caption, ""]
+            picture = f'[<img src="{path}.png" width="360" alt="{png.stem}">]({path}.png)'
+            lines += [f"## {png.stem}", "", picture, "", read_caption(png), ""]
             lines += [f"[PDF]({path}.pdf), [data]({path}.csv), made in [{notebook}](../notebooks/{notebook})"]
             lines += [f"by `./run_all.sh --profile {profile}`", ""]
     return "\n".join(lines)

@@ -1,8 +1,8 @@
 """Where would a verdict flip? Each claim's rule applied to the other ways in which the claim could have been read.
 
-Every function returns a row for each reading, the main one first: ``group`` says what differs from the main reading, ``reading``
-how, ``value`` is pooled over the ``cells`` with its 95 % interval, ``above`` the number of cells on the claim's side, ``ruled``
-what the rule says of the cells at hand, be they six or fewer.
+``readings`` puts all claims together. Every function returns a row for each reading, the main one first: ``group`` says what
+differs from the main reading, ``reading`` how, ``value`` is pooled over the ``cells`` with its 95 % interval, ``above`` the number
+of cells on the claim's side, ``ruled`` what the rule says of the cells at hand, be they six or fewer.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pandas as pd
 
-from dynlib import design, efficiency, measures, surface
+from dynlib import design, efficiency, measures, results, surface
 from dynlib.attacks import ATTACKS
 from dynlib.attacks.losses import get_loss
 from dynlib.claims import pooled_interval, pooled_ratio, ruled
@@ -18,6 +18,24 @@ from dynlib.results import Outputs
 
 MAIN = "main reading"
 COLUMNS = ["claim", "group", "reading", "cells", "above", "value", "low", "high", "ruled"]
+
+
+def readings(profile: str, threshold: float, eps_255: int) -> pd.DataFrame:
+    """All claims, from the stored results of a profile; ``threshold`` and radius are the main reading's.
+
+    Raises:
+        ResultsError: see ``results.stored``.
+    """
+    records = {seed: results.read_records(profile, seed=seed) for seed in results.read_seeds(profile)}
+    clean = {outputs.network: outputs for outputs in results.read_outputs(profile)}
+    tables = (
+        c1(records, results.read_records(profile, "same_backbone"), threshold, eps_255),
+        c2(efficiency.white_box(results.read_efficiency(profile))),
+        c3(clean, results.read_exit_design(profile)),
+        c4_surface(results.read_early(profile, "early_attack"), eps_255),
+        c4_design(surface.design_table(results.read_early(profile, "attack_design")), eps_255),
+    )
+    return pd.concat(tables, ignore_index=True)
 
 
 def c1(records: dict[int, pd.DataFrame], same_backbone: pd.DataFrame, threshold: float, eps_255: int) -> pd.DataFrame:
@@ -44,7 +62,7 @@ def c1(records: dict[int, pd.DataFrame], same_backbone: pd.DataFrame, threshold:
                 found.append(("C1", group, name(level), _having(table, main | {column: level})))
     for seed in others:
         again = measures.direction_differences(measures.as_deployed(records[seed], threshold))
-        found.append(("C1", "seed of the random start", str(seed), _having(again, main)))
+        found.append(("C1", "random start", f"seed {seed}", _having(again, main)))
     alone = measures.direction_differences(measures.as_deployed(same_backbone, threshold))
     found.append(("C1", "training", "exits only", _having(alone, main)))
     return _ruled((claim, group, reading, *_mean(cells, "difference")) for claim, group, reading, cells in found if len(cells))
@@ -60,9 +78,12 @@ def c2(white: pd.DataFrame) -> pd.DataFrame:
     for spent, currency in (("mmacs", "MACs"), ("steps", "gradient steps")):
         ratios = efficiency.cost_ratios(white, spent)
         for loss in sorted(set(ratios.loss), key=lambda loss: loss != "taken"):  # the main reading first
-            cells = ratios[ratios.loss == loss]
-            group = MAIN if (spent, loss) == ("mmacs", "taken") else "loss" if spent == "mmacs" else "currency"
-            rows.append(("C2", group, f"{currency}, {get_loss(loss).display} loss", -cells.log_ratio, *pooled_ratio(cells)))
+            cells, display = ratios[ratios.loss == loss], get_loss(loss).display
+            if spent == "mmacs":
+                about = (MAIN, f"{currency}, loss of the {display}") if loss == "taken" else ("loss", display)
+            else:
+                about = ("currency", currency) if loss == "taken" else ("currency, loss", f"{currency}, {display}")
+            rows.append(("C2", *about, -cells.log_ratio, *pooled_ratio(cells)))
     return _ruled(rows)
 
 

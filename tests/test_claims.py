@@ -9,9 +9,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from dynlib import claims, efficiency, figures, results, sensitivity, surface
+from dynlib import claims, efficiency, figures, sensitivity
 from dynlib.files import COMMITTED, RESULTS, ROOT
 
+CFF_KEYS = {
+    *("abstract", "authors", "cff-version", "commit", "contact", "date-released", "doi", "identifiers", "keywords", "license"),
+    *("license-url", "message", "preferred-citation", "references", "repository", "repository-artifact", "repository-code"),
+    *("title", "type", "url", "version"),
+}
 PROFILE = next(profile for profile in COMMITTED if (RESULTS / profile).exists())
 
 
@@ -63,29 +68,47 @@ def test_rule_by_hand(cells, low, high, expected):
 
 @pytest.fixture(scope="module")
 def readings():
-    """All readings of all claims, from the committed results."""
-    early = results.read_early(PROFILE, "early_attack")
-    clean = {o.network: o for o in results.read_outputs(PROFILE)}
-    records = {seed: results.read_records(PROFILE, seed=seed) for seed in results.read_seeds(PROFILE)}
-    return {
-        "C1": sensitivity.c1(records, results.read_records(PROFILE, "same_backbone"), 0.9, 8),
-        "C2": sensitivity.c2(efficiency.white_box(results.read_efficiency(PROFILE))),
-        "C3": sensitivity.c3(clean, results.read_exit_design(PROFILE)),
-        "C4": sensitivity.c4_surface(early, 8),
-        "C4, design": sensitivity.c4_design(surface.design_table(results.read_early(PROFILE, "attack_design")), 8),
-    }
+    """All readings of all claims, from the committed results; each claim's main reading first."""
+    table = sensitivity.readings(PROFILE, 0.9, 8)
+    return {claim: rows.set_index(["group", "reading"]) for claim, rows in table.groupby("claim")}
 
 
-@pytest.mark.parametrize("claim", ["C1", "C2", "C3", "C4", "C4, design"])
+@pytest.mark.parametrize("claim", ["C1", "C2", "C3", "C4, surface", "C4, design"])
 def test_main_reading_is_the_one_that_was_judged(readings, claim):
     """Value and interval of the first row stand in the finding of the claim, which was made on another way."""
     main = readings[claim].iloc[0]
-    assert main.group == sensitivity.MAIN
+    assert main.name[0] == sensitivity.MAIN
     values = [main.value, main.low, main.high]
     text = [f"{v:.2f}" for v in values] if claim == "C2" else [f"{100 * v:+.1f}" for v in values]
     seen = claims.finding(claim[:2], PROFILE).seen
     assert f"{text[0]} times the MACs" in seen if claim == "C2" else f"{text[0]} points" in seen
     assert f"[{text[1]}, {text[2]}]" in seen
+
+
+def test_what_a_reader_takes_away_is_so(readings):
+    """The sentences of the last notebook: where one has become untrue, it must be changed there."""
+    c1, c2, c3, surface, design = (readings[claim] for claim in ("C1", "C2", "C3", "C4, surface", "C4, design"))
+    assert c1.loc["loss", "exit taken"].value < 0 < c1.iloc[0].value  # which exit is differentiated
+    assert abs(c1.loc["training", "exits only"].value) < abs(c1.iloc[0].value)  # whether weights are shared
+    assert c2.iloc[0].high < 1 < c2.loc["currency", "gradient steps"].low  # in which currency
+    assert (c3.loc["choice"].value < c3.iloc[0].value).all()  # one knob gains less than all
+    assert (surface.low > 0).all()  # a surface of its own
+    knobs = design.loc["choice"].value
+    assert knobs["only the exits"] > knobs.drop("only the exits").max()  # the exits' position is what counts
+
+
+def test_what_is_said_of_designs_is_so():
+    """The last of those sentences: a late first exit and a low threshold, in every cell."""
+    table = pd.read_csv(figures.FIGURES / PROFILE / "fig5b_two_attackers.csv")
+    for _, cell in table.groupby(["dataset", "model"]):
+        start = cell[cell.default].iloc[0]
+        late = cell[cell.factor == "first exit"].iloc[-1]
+        hasty = cell[cell.factor == "threshold"].iloc[0]
+        assert late.robust > start.robust
+        assert late.mmacs > start.mmacs
+        assert hasty.transfer > start.transfer
+        assert hasty.clean < start.clean
+        assert hasty.robust <= start.robust
 
 
 def test_a_reading_that_says_otherwise_is_ruled_otherwise():
@@ -122,6 +145,7 @@ def test_citation_holds_what_its_format_demands():
     """Required keys and the types of those used, by the schema of the Citation File Format 1.2.0."""
     cff = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert {"authors", "cff-version", "message", "title"} <= cff.keys()
+    assert cff.keys() <= CFF_KEYS
     assert cff["cff-version"] == "1.2.0"
     assert cff["type"] == "software"
     paper = cff["preferred-citation"]

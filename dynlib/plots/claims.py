@@ -17,16 +17,26 @@ VERDICTS = {
 }
 
 
-def sensitivity_strips(tables: dict[str, pd.DataFrame]) -> Figure:
+AXES = {
+    "C1": "difference of transfer rates, DyNN to SDNN less SDNN to DyNN (points)",
+    "C2": "cost per success, DyNN over SDNN",
+    "C3": "robust accuracy gained by design, attacks made on the static model (points)",
+    "C4, surface": "surface opened beyond PGD (points)",
+    "C4, design": "what withstands the Early Attack, gained by design (points)",
+}
+
+
+def sensitivity_strips(readings: pd.DataFrame) -> Figure:
     """A strip for each claim, a line for each reading: pooled value, interval, what the rule says of it, and how many cells agree.
 
     Args:
-        tables: rows of a function of ``dynlib.sensitivity`` by what the axis shows; ratios are drawn on a logarithmic axis.
+        readings: of ``sensitivity.readings``. Ratios are drawn on a logarithmic axis.
     """
-    heights = [len(table) + 1 for table in tables.values()]
-    fig, axes = plt.subplots(len(tables), 1, figsize=(PAGE, 0.155 * sum(heights) + 0.42 * len(tables)), height_ratios=heights)
-    for panel, (xlabel, table) in zip(axes, tables.items(), strict=True):
-        ratio = table.claim.iloc[0] == "C2"
+    strips = dict(list(readings.groupby("claim", sort=False)))
+    heights = [len(table) + 1 for table in strips.values()]
+    fig, axes = plt.subplots(len(strips), 1, figsize=(PAGE, 0.155 * sum(heights) + 0.42 * len(strips)), height_ratios=heights)
+    for panel, (claim, table) in zip(axes, strips.items(), strict=True):
+        ratio = claim == "C2"
         scale = 1 if ratio else 100
         for place, row in enumerate(table.itertuples()):
             colour, marker, filled = VERDICTS[row.ruled]
@@ -38,14 +48,15 @@ def sensitivity_strips(tables: dict[str, pd.DataFrame]) -> Figure:
         names = [r.reading if r.group == MAIN else f"{r.group}: {r.reading}" for r in table.itertuples()]
         panel.set_yticks(range(len(table)), names)
         panel.set_ylim(len(table) - 0.4, -0.6)
-        panel.set_xlabel(xlabel, labelpad=1)
-        panel.set_title(table.claim.iloc[0], loc="left", fontweight="bold")
+        panel.set_xlabel(AXES[claim], labelpad=1)
+        panel.set_title(claim, loc="left", fontweight="bold")
         panel.set_title("\N{LEFTWARDS ARROW} as claimed" if ratio else "as claimed \N{RIGHTWARDS ARROW}", loc="right", size=7)
         if ratio:
             panel.set_xscale("log", base=2)
             panel.xaxis.set_major_locator(LogLocator(base=2, subs=(1, 1.25, 1.5)))
             panel.xaxis.set_minor_locator(NullLocator())
             panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes[0].annotate("cells", (1.02, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", size=7)
     for name, (colour, marker, filled) in VERDICTS.items():
         axes[0].plot([], [], ls="", color=colour, marker=marker, mfc=colour if filled else "white", label=name)
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(VERDICTS))
