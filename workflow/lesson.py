@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
 from dynlib.files import ROOT, atomic
@@ -30,7 +31,8 @@ def execute(path: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         executed = Path(scratch) / path.name
         papermill.execute_notebook(str(path), str(executed), cwd=str(path.parent), progress_bar=False, log_output=False)
-        notebook = nbformat.read(executed, as_version=4)
+        # How a cell's prints are cut into outputs hangs on the moment.
+        notebook, _ = CoalesceStreamsPreprocessor(enabled=True).preprocess(nbformat.read(executed, as_version=4), {})
         notebook.metadata.pop("widgets", None)
         for cell in notebook.cells:
             if cell.cell_type == "code" and any(
