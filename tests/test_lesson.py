@@ -314,8 +314,9 @@ def test_robustness_table_by_hand():
 
 
 def test_robustness_panels_have_a_curve_for_each_radius():
-    table = measures.robustness_table(results.read_records("quick"))
-    shown = table[(table.source == "cifar10-resnet56-sdnn") & table.attack.isin(["none", "pgd"])]
-    fig = plots.robustness_panels(shown)
-    assert len(fig.axes) == 2 * shown.target.nunique()
-    assert len(fig.axes[-1].lines) == shown.eps_255.nunique()
+    names = [f"cifar10-{model}-dynn" for model in ("resnet56", "mobilenet")]
+    shares = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "cost": 0.7}
+    rows = [{"target": name, "eps_255": eps, "threshold": t, **shares} for name in names for eps in (8, 0, 2) for t in (0.9, 0.5)]
+    fig = plots.robustness_panels(pd.DataFrame(rows))
+    assert [len(axes.lines) for axes in fig.axes[2:]] == [3, 3]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["clean", "2/255", "8/255"]
