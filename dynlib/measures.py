@@ -228,6 +228,20 @@ def side_effects(records: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
+def robustness_table(records: pd.DataFrame) -> pd.DataFrame:
+    """Dynamic networks as deployed over the threshold, clean (radius 0) and under each attack, on all images.
+
+    A row for each source, target, attack, loss, radius and threshold: the share of right answers with its Wilson interval, and the
+    mean cost as a share of the MACs of a full run.
+    """
+    rows = []
+    for row in records[records.threshold.notna()].itertuples():
+        macs = np.array(read_card(CHECKPOINTS / f"{row.target}.safetensors")["macs"])
+        shares = (*rate(row.correct.sum(), len(row.correct)), (macs[row.depth] / macs[-1]).mean())
+        rows.append((row.source, row.target, row.attack, row.loss, row.eps_255, row.threshold, *shares))
+    return pd.DataFrame(rows, columns=["source", "target", *SETTING, "threshold", "accuracy", "low", "high", "cost"])
+
+
 def clean_masks(records: pd.DataFrame) -> dict[str, np.ndarray]:
     """For each network the mask of clean images that it classifies rightly as deployed."""
     rows = records[records.loss == "none"]

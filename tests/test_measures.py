@@ -229,7 +229,7 @@ def test_records_of_other_weights_are_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     with pytest.raises(ResultsError, match="holds no results"):
         results.read_records("quick")
-    row = {"source": SDNN, "target": SDNN, "attack": "none", "loss": "none", "eps_255": 0, "threshold": ""}
+    row = {"source": SDNN, "target": SDNN, "attack": "none", "loss": "none", "eps_255": 0, "seed": "", "threshold": ""}
     row |= dict.fromkeys(("correct", "final", "exit", "depth"), "01")
     path = tmp_path / "quick" / "transferability" / f"{SDNN}.csv"
     write([row], {"weights": {SDNN: "0"}}, path)
@@ -237,6 +237,10 @@ def test_records_of_other_weights_are_refused(monkeypatch, tmp_path):
         results.read_records("quick")
     write([row], {"weights": {}}, path)
     assert len(results.read_records("quick")) == 1
+    attacked = row | {"attack": "pgd", "loss": "final", "eps_255": 8}
+    write([row, attacked | {"seed": 0}, attacked | {"seed": 1}], {"weights": {}}, path)
+    assert results.read_seeds("quick") == [0, 1]
+    assert [results.read_records("quick", seed=seed).attack.tolist() for seed in (0, 2)] == [["none", "pgd"], ["none"]]
     path.write_text("nonsense")
     with pytest.raises(ResultsError, match="damaged"):
         results.read_records("quick")
@@ -259,6 +263,13 @@ def test_timing_rows(dynn, sdnn):
     expected = sum(dynn.macs[k].item() for k in depth) / 4 / sdnn.macs[-1].item()
     assert all(row["macs_ratio"] == pytest.approx(expected) for row in rows)
     assert all(row["dynamic_ms"] > 0 and row["static_ms"] > 0 for row in rows)
+
+
+def test_attacks_come_with_every_seed():
+    made = experiments.grid(name="pgd", losses=["final"], eps_255=[4, 8], steps=2, seeds=[1, 2], threshold=0.9, seed=0)
+    assert [(round(attack.eps * 255), attack.seed) for attack in made] == [(4, 1), (4, 2), (8, 1), (8, 2)]
+    (usual,) = experiments.grid(name="pgd", losses=["final"], eps_255=[4], steps=2, threshold=0.9, seed=7)
+    assert usual.seed == 7
 
 
 def test_experiment_records_every_cell(dynn):

@@ -5,6 +5,7 @@ from dynlib.plots.design import factor_panels, trade_off_panels
 from dynlib.plots.efficiency import computation_over_radius, cost_ratio_panels, success_over_cost
 from dynlib.plots.exits import accuracy_cost, calibration_lines, easy_to_hard, leaving_bars, overthinking_bars
 from dynlib.plots.gallery import exit_gallery
+from dynlib.plots.robustness import robustness_panels
 from dynlib.plots.schematic import architecture, schematic
 from dynlib.plots.surface import (
     TRAINING,
@@ -35,6 +36,7 @@ __all__ = [
     "rate_matrices",
     "rate_panels",
     "reading_panels",
+    "robustness_panels",
     "schematic",
     "sensitivity_strips",
     "success_over_cost",

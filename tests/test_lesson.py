@@ -1,0 +1,322 @@
+"""The lesson: its checks tell right from wrong, and what learners get is the solutions without the solutions."""
+
+import re
+
+import nbformat
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from dynlib import lesson, measures, plots, results
+from dynlib.attacks.losses import EARLY_VARIANTS, early_objective
+from dynlib.mechanisms import ConfidenceExit
+from workflow.lesson import LESSON, SOLUTIONS, stripped
+
+
+def pooled(channels, side, classes, pool=None, last=None):
+    pool = pool or nn.AdaptiveAvgPool2d(4)
+    return nn.Sequential(pool, nn.Flatten(), nn.Linear(channels * 16, classes), last or nn.Identity())
+
+
+class OverChannels(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.linear = nn.Linear(16, classes)
+
+    def forward(self, x):
+        return self.linear(F.adaptive_avg_pool2d(x.mean(dim=1), 4).flatten(1))
+
+
+class AcrossBatch(nn.Module):
+    def __init__(self, channels, classes):
+        super().__init__()
+        self.linear = nn.Linear(channels, classes)
+
+    def forward(self, x):
+        x = x.mean(dim=(2, 3))
+        return self.linear(x - x.mean(dim=0))
+
+
+def untrained(channels, side, classes):
+    return pooled(channels, side, classes).requires_grad_(False)
+
+
+def rule(logits, threshold, scores=None, fall_back=None, first=True, strict=False, label_of=None):
+    """The exit rule, with one thing or another done wrongly."""
+    confidence, label = (logits.softmax(dim=-1) if scores is None else scores).max(dim=-1)
+    confident = confidence > threshold if strict else confidence >= threshold
+    exits = confident.int().argmax(dim=0) if first else len(logits) - 1 - confident.flip(0).int().argmax(dim=0)
+    back = confidence.argmax(dim=0) if fall_back is None else torch.full_like(exits, fall_back)
+    exit = torch.where(confident.any(dim=0), exits, back)
+    return label[exit if label_of is None else label_of, torch.arange(logits.shape[1])], exit
+
+
+def step(loss, adversarial, images, eps, step_size, sign=1, project=True, clamp=True, centre=None, at=None, move=torch.sign):
+    """The attack step, with one thing or another done wrongly."""
+    here = (adversarial if at is None else at(images)).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(here).sum(), here)
+    moved = adversarial + sign * step_size * move(gradient)
+    if project:
+        middle = images if centre is None else adversarial
+        moved = middle + (moved - middle).clamp(-eps, eps)
+    return moved.clamp(0, 1) if clamp else moved
+
+
+def with_graph(loss, adversarial, images, eps, step_size):
+    here = adversarial.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(here).sum(), here)
+    return (images + (here + step_size * gradient.sign() - images).clamp(-eps, eps)).clamp(0, 1)
+
+
+def in_place(loss, adversarial, images, eps, step_size):
+    adversarial.copy_(step(loss, adversarial, images, eps, step_size))
+    return adversarial
+
+
+def early(logits, labels, scores=None, exits=slice(None, -1), final=1.0, sign=1.0):
+    """The Early Attack's loss in log-probabilities, with one thing or another done wrongly."""
+    scores = logits.log_softmax(dim=-1) if scores is None else scores
+    own = scores.gather(-1, labels.expand(len(logits), -1)[..., None])[..., 0]
+    return sign * (final * own[-1] - own[exits].sum(dim=0))
+
+
+def wrong_exits(logits, labels):
+    left = (logits[:-1].argmax(dim=-1) != labels).sum(dim=0)
+    return (left * (logits[-1].argmax(dim=-1) == labels)).float()
+
+
+def cross_entropy(logits, labels):
+    return torch.stack([F.cross_entropy(exit, labels, reduction="none") for exit in logits]).mean(dim=0)
+
+
+def allowed(table, start, lost=0.02 + 1e-9, cost=True):
+    return table[(table.clean >= start.clean - lost) & ((table.mmacs <= start.mmacs) | (not cost))]
+
+
+def within_two(table, start):
+    near = table[(table.clean - start.clean).abs() <= 0.02]
+    near = near[near.mmacs <= start.mmacs]
+    return near.loc[near.robust.idxmax()]
+
+
+CHECKS = {
+    1: lesson.check_exit_head,
+    2: lesson.check_exit_rule,
+    3: lesson.check_attack_step,
+    4: lesson.check_transfer,
+    5: lesson.check_early_loss,
+    6: lesson.check_choice,
+}
+
+RIGHT = {
+    "adaptive pooling": (1, pooled),
+    "max pooling": (1, lambda c, s, n: pooled(c, s, n, nn.MaxPool2d(s // 4))),
+    "global pooling": (1, lambda c, s, n: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, n))),
+    "the library's head": (1, lesson.internal_classifier),
+    "by hand": (2, rule),
+    "the library's rule": (2, lambda logits, t: ConfidenceExit(t).decide(logits)[:2]),
+    "projected step": (3, step),
+    "clamp, then ball": (3, lambda f, x, o, e, s: step(f, x, o, e, s, project=False).clamp(o - e, o + e)),
+    "counted by hand": (4, lambda s, t, a, y: (((a != y) & (s == y) & (t == y)).sum(), ((s == y) & (t == y)).sum())),
+    "log-probabilities": (5, early),
+    "final exit weighted": (5, lambda logits, y: early(logits, y, final=6.0)),
+    "as published": (5, lambda logits, y: -early_objective(logits, y, alpha=1.0)),
+    "as published, small alpha": (5, lambda logits, y: -early_objective(logits, y, alpha=0.01)),
+    "cross-entropies": (
+        5,
+        lambda logits, y: len(logits) * cross_entropy(logits, y) - 2 * F.cross_entropy(logits[-1], y, reduction="none"),
+    ),
+    "margins": (5, lambda logits, y: EARLY_VARIANTS["early=margin/equal"](logits, y, ConfidenceExit())),
+    "weighted by confidence": (
+        5,
+        lambda logits, y: EARLY_VARIANTS["early=log-probability/confidence"](logits, y, ConfidenceExit()),
+    ),
+    "most robust allowed": (6, lambda t, start: allowed(t, start).sort_values("robust").iloc[-1]),
+}
+
+WRONG = {
+    "no pooling": (1, lambda c, s, n: nn.Sequential(nn.Flatten(), nn.Linear(c * s * s, n)), "pool these to 4x4"),
+    "fixed kernel": (
+        1,
+        lambda c, s, n: nn.Sequential(nn.MaxPool2d(4), nn.Flatten(), nn.Linear(c * (s // 4) ** 2, n)),
+        "pool these to 4x4",
+    ),
+    "another side": (1, lambda c, s, n: pooled(c, s, n, nn.MaxPool2d(4)), "it stops with RuntimeError"),
+    "softmax": (1, lambda c, s, n: pooled(c, s, n, last=nn.Softmax(dim=-1)), "no softmax"),
+    "relu": (1, lambda c, s, n: pooled(c, s, n, last=nn.ReLU()), "no ReLU"),
+    "always ten classes": (1, lambda c, s, n: pooled(c, s, 10), r"gives \[6, 10\], not \[6, 100\]"),
+    "not flat": (1, lambda c, s, n: nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Linear(4, n)), r"not \[6, 10\]"),
+    "over channels": (1, lambda c, s, n: OverChannels(n), "not over channels"),
+    "across the batch": (1, lambda c, s, n: AcrossBatch(c, n), "other images of the batch"),
+    "nothing to train": (1, untrained, "0 weights"),
+    "logits, not a module": (1, lambda c, s, n: torch.zeros(6, n), "return the module"),
+    "most confident": (2, lambda x, t: rule(x, 1.1), "the most confident exit answers; it should"),
+    "last confident": (2, lambda x, t: rule(x, t, first=False), "wrong exits"),
+    "always the final": (2, lambda x, t: rule(x, 1.1, fall_back=4), "wrong exits"),
+    "always the first": (2, lambda x, t: rule(x, 1.1, fall_back=0), "wrong exits"),
+    "no softmax": (2, lambda x, t: rule(x, t, x), "wrong exits"),
+    "softmax over exits": (2, lambda x, t: rule(x, t, x.softmax(dim=0)), "wrong exits"),
+    "softmax over images": (2, lambda x, t: rule(x, t, x.softmax(dim=1)), "wrong exits"),
+    "falls back to the final": (2, lambda x, t: rule(x, t, fall_back=len(x) - 1), "where no exit reaches"),
+    "falls back to the first": (2, lambda x, t: rule(x, t, fall_back=0), "where no exit reaches"),
+    "the final exit's label": (2, lambda x, t: rule(x, t, label_of=-1), "the labels are not"),
+    "above, not at": (2, lambda x, t: rule(x, t, strict=True), "equals the threshold"),
+    "exits from 1": (2, lambda x, t: (rule(x, t)[0], rule(x, t)[1] + 1), "wrong exits"),
+    "label only": (2, lambda x, t: rule(x, t)[0], "two tensors"),
+    "the other order": (2, lambda x, t: rule(x, t)[::-1], "wrong exits"),
+    "downhill": (3, lambda *a: step(*a, sign=-1), "downhill"),
+    "no ball": (3, lambda *a: step(*a, project=False), "further than eps"),
+    "ball around where it is": (3, lambda *a: step(*a, centre="adversarial"), "further than eps"),
+    "no clamp": (3, lambda *a: step(*a, clamp=False), r"outside \[0, 1\]"),
+    "gradient at the image": (3, lambda *a: step(*a, at=lambda images: images), "take the gradient where you are"),
+    "no sign": (3, lambda *a: step(*a, move=lambda g: g), "times the sign"),
+    "sign over norm": (3, lambda *a: step(*a, move=lambda g: g / g.norm()), "times the sign"),
+    "from the image": (3, lambda f, x, o, e, s: step(f, o, o, e, s), "elsewhere"),
+    "full radius": (3, lambda f, x, o, e, s: step(f, x, o, e, e), "elsewhere"),
+    "stays": (3, lambda f, x, o, e, s: x.clone(), "elsewhere"),
+    "with its graph": (3, with_graph, "detach"),
+    "in place": (3, in_place, "work on a copy"),
+    "every image": (4, lambda s, t, a, y: ((a != y).sum(), len(y)), "every image"),
+    "source right": (4, lambda s, t, a, y: (((s == y) & (a != y)).sum(), (s == y).sum()), "what the source gets right"),
+    "target right": (4, lambda s, t, a, y: (((t == y) & (a != y)).sum(), (t == y).sum()), "what the target gets right"),
+    "those that withstand": (
+        4,
+        lambda s, t, a, y: (((s == y) & (t == y) & (a == y)).sum(), ((s == y) & (t == y)).sum()),
+        "withstand",
+    ),
+    "fooled of all": (4, lambda s, t, a, y: ((a != y).sum(), ((s == y) & (t == y)).sum()), "among the images that count"),
+    "agree, right or wrong": (4, lambda s, t, a, y: (((s == t) & (a != y)).sum(), (s == t).sum()), "where it should be"),
+    "a rate": (4, lambda s, t, a, y: ((s == y) & (t == y) & (a != y)).double().mean(), "two numbers"),
+    "sign flipped": (5, lambda x, y: early(x, y, sign=-1), "turn the sign"),
+    "final exit forgotten": (5, lambda x, y: early(x, y, final=0), "the final exit must keep it"),
+    "final exit pushed, too": (5, lambda x, y: early(x, y, final=-1), "the final exit must keep it"),
+    "plain cross-entropy": (5, cross_entropy, "the final exit must keep it"),
+    "only the final exit": (5, lambda x, y: early(x, y, exits=slice(0, 0)), "no higher"),
+    "only the first exit": (5, lambda x, y: early(x, y, exits=slice(0, 1)), "exit 2 of 3"),
+    "last early exit forgotten": (5, lambda x, y: early(x, y, exits=slice(None, -2)), "exit 3 of 3"),
+    "first exit forgotten": (5, lambda x, y: early(x, y, exits=slice(1, -1)), "exit 1 of 3"),
+    "raw logits": (5, lambda x, y: early(x, y, x), "softmax over classes"),
+    "over exits": (5, lambda x, y: early(x, y, x.log_softmax(dim=0)), "softmax over classes"),
+    "over images": (5, lambda x, y: early(x, y, x.log_softmax(dim=1)), "other images"),
+    "mean over images": (5, lambda x, y: early(x, y).mean(), "one number for each image"),
+    "one number an exit": (5, lambda x, y: x.softmax(dim=-1).amax(dim=(1, 2)), "one number for each image"),
+    "no gradient": (5, wrong_exits, "no gradient flows"),
+    "accuracy ignored": (6, lambda t, start: t.loc[allowed(t, start, lost=1).robust.idxmax()], "more than 2 points less accurate"),
+    "points for shares": (6, lambda t, start: t.loc[allowed(t, start, lost=2).robust.idxmax()], "more than 2 points less accurate"),
+    "no loss allowed": (6, lambda t, start: t.loc[allowed(t, start, lost=0).robust.idxmax()], "0.02 of a share"),
+    "cost ignored": (6, lambda t, start: t.loc[allowed(t, start, cost=False).robust.idxmax()], "costs more"),
+    "near in accuracy": (6, within_two, "no fault"),
+    "most accurate": (6, lambda t, start: t.loc[allowed(t, start).clean.idxmax()], "the most accurate one"),
+    "cheapest": (6, lambda t, start: t.loc[allowed(t, start).mmacs.idxmin()], "a cheap one"),
+    "least robust": (6, lambda t, start: t.loc[allowed(t, start).robust.idxmin()], "is not the best"),
+    "the default": (6, lambda t, start: t.loc[start.name], "it is the default"),
+    "place for label": (6, lambda t, start: t.iloc[allowed(t, start).robust.argmax()], "is not the best"),
+    "the table": (6, allowed, "one row"),
+    "its name": (6, lambda t, start: allowed(t, start).robust.idxmax(), "one row"),
+}
+
+
+def seen(capsys, number, answer):
+    """What a check gives back, and its line."""
+    found = CHECKS[number](answer)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"exercise {number}: ")
+    return found, line.removeprefix(f"exercise {number}: ")
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_answers_pass(capsys, name):
+    number, answer = RIGHT[name]
+    assert seen(capsys, number, answer) == (answer, "right")
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_answers_are_refused_with_a_hint(capsys, name):
+    number, answer, hint = WRONG[name]
+    found, line = seen(capsys, number, answer)
+    assert found is not answer
+    assert line.startswith("not right yet: ")
+    assert re.search(hint, line), line
+
+
+@pytest.mark.parametrize("number", CHECKS)
+def test_untouched_and_broken_answers(capsys, number):
+    """The lesson goes on with the library's own, which is right."""
+    library, line = seen(capsys, number, lambda *given: ...)
+    assert line.startswith("not done yet")
+    assert seen(capsys, number, library) == (library, "right")
+    other, line = seen(capsys, number, lambda *given: 1 / 0)
+    assert other is library
+    assert "it stops with ZeroDivisionError" in line
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_lesson_is_the_stripped_solutions():
+    expected, shipped = stripped(nbformat.read(SOLUTIONS, as_version=4)), nbformat.read(LESSON, as_version=4)
+    for mine, theirs in zip(expected.cells, shipped.cells, strict=True):
+        assert (mine.cell_type, mine.source, mine.id, mine.metadata) == (
+            theirs.cell_type,
+            theirs.source,
+            theirs.id,
+            theirs.metadata,
+        )
+    assert not any("SOLUTION" in cell.source for cell in shipped.cells)
+
+
+def test_six_exercises_each_with_its_check():
+    """In the solutions each is right, in the lesson none is done, and nbval holds both."""
+    for path, line in ((SOLUTIONS, "right"), (LESSON, "not done yet")):
+        cells = code(nbformat.read(path, as_version=4))
+        checks = [number for number, cell in enumerate(cells) if "lesson.check_" in cell.source]
+        assert len(checks) == 6
+        for number, place in enumerate(checks, start=1):
+            assert cells[place].metadata["tags"] == ["nbval-check-output"]
+            assert cells[place].outputs[0].text.startswith(f"exercise {number}: {line}")
+            assert f"exercise {number}" in cells[place - 1].source
+            assert ("BEGIN SOLUTION" in cells[place - 1].source) == (path == SOLUTIONS)
+    assert sum("BEGIN SOLUTION" in cell.source for cell in code(nbformat.read(SOLUTIONS, as_version=4))) == 6
+
+
+def test_minutes_add_up():
+    text = "\n".join(cell.source for cell in nbformat.read(LESSON, as_version=4).cells if cell.cell_type == "markdown")
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert sum(int(line.split("(")[1].split()[0]) for line in headings if "minutes)" in line) == 90
+
+
+def test_widgets_leave_nothing_in_the_file():
+    for path in (SOLUTIONS, LESSON):
+        assert "application/vnd.jupyter.widget" not in path.read_text()
+        (cell,) = [cell for cell in code(nbformat.read(path, as_version=4)) if "ipywidgets" in cell.source]
+        assert cell.source.startswith("# NBVAL_IGNORE_OUTPUT\n")
+
+
+def test_stripping_keeps_what_is_around():
+    cell = nbformat.v4.new_code_cell("def f(x):\n    # BEGIN SOLUTION\n    y = x\n    return y\n    # END SOLUTION\n\nf(1)")
+    (found,) = stripped(nbformat.v4.new_notebook(cells=[cell])).cells
+    assert found.source == "def f(x):\n    ...  # your code\n\nf(1)"
+
+
+def test_robustness_table_by_hand():
+    network, attack = "cifar10-resnet56-dynn", {"attack": "pgd", "loss": "final", "eps_255": 8, "threshold": 0.9}
+    right, depth = torch.tensor([True, False, True, True]).numpy(), torch.tensor([6, 6, 0, 0]).numpy()
+    row = {"source": network, "target": network, **attack, "correct": right, "depth": depth}
+    table = measures.robustness_table(pd.DataFrame([row, row | {"threshold": float("nan")}]))  # the second is of a static network
+    macs = results.read_macs(network)
+    assert len(table) == 1
+    assert table.accuracy.item() == 0.75
+    assert table.low.item() < 0.75 < table.high.item()
+    assert table.cost.item() == pytest.approx(((1 + macs[0] / macs[-1]) / 2).item())
+
+
+def test_robustness_panels_have_a_curve_for_each_radius():
+    names = [f"cifar10-{model}-dynn" for model in ("resnet56", "mobilenet")]
+    shares = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "cost": 0.7}
+    rows = [{"target": name, "eps_255": eps, "threshold": t, **shares} for name in names for eps in (8, 0, 2) for t in (0.9, 0.5)]
+    fig = plots.robustness_panels(pd.DataFrame(rows))
+    assert [len(axes.lines) for axes in fig.axes[2:]] == [3, 3]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["clean", "2/255", "8/255"]
