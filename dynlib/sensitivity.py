@@ -152,7 +152,7 @@ CHOICES: dict[str, Callable[[pd.DataFrame, pd.Series], pd.Series]] = {
 
 
 def _designs(claim: str, spaces: Spaces) -> pd.DataFrame:
-    """The chosen design's gain: main reading, then with fewer choices, then in the other spaces."""
+    """The chosen design's gain: main reading, then with fewer choices, chosen on the other half, then in the other spaces."""
 
     def gains(cells: list[tuple[str, pd.DataFrame]], choice: str | None = None) -> pd.DataFrame:
         found = []
@@ -164,8 +164,17 @@ def _designs(claim: str, spaces: Spaces) -> pd.DataFrame:
     (main,) = (name for group, name in spaces if group == MAIN)
     rows = [(claim, MAIN, f"{main}, all choices", *_mean(gains(spaces[MAIN, main]), "gain"))]
     rows += [(claim, "choice", f"only the {choice}", *_mean(gains(spaces[MAIN, main], choice), "gain")) for choice in CHOICES]
+    rows.append((claim, "images", "chosen on the other half", *_mean(gains(_other_half(spaces[MAIN, main])), "gain")))
     rows += [(claim, *reading, *_mean(gains(cells), "gain")) for reading, cells in spaces.items() if reading[0] != MAIN]
     return _ruled(rows)
+
+
+def _other_half(cells: list[tuple[str, pd.DataFrame]]) -> list[tuple[str, pd.DataFrame]]:
+    """The same with the halves of the images in each other's place: ``design.chosen`` chooses on what was held out before."""
+    return [
+        (dataset, table.assign(**{name: [np.roll(v, len(v) // 2) for v in table[name]] for name in ("clean", "robust")}))
+        for dataset, table in cells
+    ]
 
 
 def _having(table: pd.DataFrame, values: dict) -> pd.DataFrame:

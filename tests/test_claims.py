@@ -123,6 +123,17 @@ def test_a_reading_that_says_otherwise_is_ruled_otherwise():
     assert (steps.value, steps.ruled) == (pytest.approx(2), "contradicted")
 
 
+def test_a_choice_that_hangs_on_the_half_is_shown():
+    """A design that withstands on the half it is chosen on and nowhere else; chosen on the other half, the default stays."""
+    first, right = np.arange(100) < 50, np.full(100, True)
+    about = ("cifar10", "resnet56", "dynn", 8)
+    rows = [(*about, exits, 0.9, "most_confident", right, robust, 1.0) for exits, robust in (((0, 1, 2), ~first), ((1, 2), first))]
+    columns = ["dataset", "model", "kind", "eps_255", "exits", "threshold", "fall_back", "clean", "robust", "mmacs"]
+    table = sensitivity.c4_design(pd.DataFrame(rows, columns=columns), 8).set_index("reading")
+    assert table.loc["8/255, all choices", ["value", "ruled"]].tolist() == [-1, "contradicted"]
+    assert table.loc["chosen on the other half", ["value", "ruled"]].tolist() == [0, "not supported"]
+
+
 def test_index_of_the_figures_is_current():
     text = figures.index()
     assert (figures.FIGURES / "README.md").read_text() == text, "run the workflow"
