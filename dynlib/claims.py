@@ -157,7 +157,8 @@ def judge_c3(gains: pd.DataFrame) -> Finding:
     """
     low, high = pooled_interval(gains)
     interval = f"{100 * gains.gain.mean():+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
-    seen = f"robust accuracy {interval} over the default, above 0 in {(gains.gain > 0).sum()} of {len(gains)} cells"
+    lost = f"for {100 * gains.clean_lost.mean():+.1f} points of clean accuracy lost"
+    seen = f"robust accuracy {interval} over the default, above 0 in {(gains.gain > 0).sum()} of {len(gains)} cells, {lost}"
     return Finding(seen, verdict(gains.gain, low, high), scale(gains.n))
 
 
@@ -174,11 +175,12 @@ def judge_c4(surface: pd.DataFrame, design: pd.DataFrame) -> Finding:
         ("the best design withstands it {} more", design),
     ):
         low, high = pooled_interval(gains)
-        seen.append(sentence.format(f"{100 * gains.gain.mean():+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"))
+        above = f"above 0 in {(gains.gain > 0).sum()} of {len(gains)} cells"
+        seen.append(f"{sentence.format(f'{100 * gains.gain.mean():+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]')}, {above}")
         verdicts.append(verdict(gains.gain, low, high))
     both = verdicts[0] if len(set(verdicts)) == 1 else "partly" if {"supported", "partly"} & set(verdicts) else "not supported"
     both = "open" if "open" in verdicts else both
-    return Finding(", ".join(seen), both, scale(surface.n))
+    return Finding("; ".join(seen), both, f"{scale(surface.n)}; designs {images(design.n)}")
 
 
 def verdict(cells: pd.Series, low: float, high: float) -> str:
@@ -196,8 +198,11 @@ def ruled(cells: pd.Series, low: float, high: float) -> str:
 
 def scale(n: pd.Series) -> str:
     """How many cells, and how many images each."""
-    images = f"{n.min()}" if n.min() == n.max() else f"{n.min()} to {n.max()}"
-    return f"{len(n)} of {CELLS} cells, {images} images each"
+    return f"{len(n)} of {CELLS} cells, {images(n)} each"
+
+
+def images(n: pd.Series) -> str:
+    return f"{n.min()} images" if n.min() == n.max() else f"{n.min()} to {n.max()} images"
 
 
 def pooled_interval(differences: pd.DataFrame) -> tuple[float, float]:

@@ -121,7 +121,9 @@ def test_rule_of_c3(gains, verdict):
     rng = np.random.default_rng(1)
     arrays = [np.sign(gain) * (rng.random(300) < abs(gain)) for gain in gains]
     table = pd.DataFrame({"dataset": "cifar10", "n": 300, "gain": [a.mean() for a in arrays], "per_image": arrays})
-    assert judge_c3(table).verdict == verdict
+    finding = judge_c3(table.assign(clean_lost=0.012))
+    assert finding.verdict == verdict
+    assert finding.seen.endswith("for +1.2 points of clean accuracy lost")
 
 
 def test_experiment_stores_the_targets_outputs(sdnn, dynn):

@@ -169,7 +169,9 @@ def test_rule_of_c4(surfaces, designs_, verdict):
         arrays = [np.sign(gain) * (rng.random(200) < abs(gain)) for gain in gains]
         return pd.DataFrame({"dataset": "cifar10", "n": 200, "gain": [a.mean() for a in arrays], "per_image": arrays})
 
-    assert judge_c4(cells(surfaces), cells(designs_)).verdict == verdict
+    finding = judge_c4(cells(surfaces), cells(designs_).assign(n=90))
+    assert finding.verdict == verdict
+    assert finding.scale == f"{len(surfaces)} of 6 cells, 200 images each; designs 90 images"
 
 
 def test_wrong_networks_are_refused():

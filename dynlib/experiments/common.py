@@ -110,7 +110,7 @@ def provenance(settings: dict, networks: list[str], seconds: float) -> dict:
         "data": data.DIGESTS[networks[0].split("-")[0]]["test"],
         "code": code_version(),
         "packages": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
-        "device": torch.cuda.get_device_name(device) if gpu else "CPU core",
+        "device": torch.cuda.get_device_name(device) if gpu else f"CPU core ({torch.backends.cpu.get_cpu_capability()})",
         "device_seconds": round(seconds * (1 if gpu else torch.get_num_threads()), 1),
     }
 
