@@ -34,8 +34,8 @@ def check_exit_head(answer: Callable[[int, int, int], nn.Module]) -> Callable[[i
             logits, weights = head.eval()(maps), sum(p.numel() for p in head.parameters() if p.requires_grad)
             if logits.shape != (6, classes):
                 return f"for 6 images and {classes} classes the head gives {list(logits.shape)}, not [6, {classes}]"
-            if (logits >= 0).all():
-                return "the head never gives a negative number; logits may be negative: no softmax and no ReLU at the end"
+            if (logits >= 0).all() or logits.logsumexp(dim=-1).abs().max() < 1e-4:
+                return "logits are raw scores of either sign: no ReLU, softmax or log-softmax at the end"
             if not 0 < weights <= (POOLED**2 + 1) * channels * classes:
                 return (
                     f"{weights} weights for {channels} maps of {side}x{side}: pool these to {POOLED}x{POOLED}, whatever their side"
@@ -146,15 +146,21 @@ def check_early_loss(answer: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Te
     def hint() -> str | None:
         random, final = torch.Generator().manual_seed(0), 3
         others, labels = torch.randn(final + 1, 8, 10, generator=random), torch.randint(10, (8,), generator=random)
+        index = labels.expand(final + 1, -1)[..., None]
 
         def turned(*exits: int) -> Tensor:
             """Logits by which these exits have left the label; at all others it leads."""
-            index = labels.expand(final + 1, -1)[..., None]
             lead = torch.tensor([-3.0 if k in exits else 1.0 for k in range(final + 1)])[:, None, None]
             return others.scatter(-1, index, others.scatter(-1, index, -torch.inf).amax(dim=-1, keepdim=True) + lead)
 
         def value(logits: Tensor) -> Tensor:
             return _asked(answer, logits, labels)
+
+        def pull(*exits: int) -> Tensor:
+            """Where these exits have left the label: the gradient at each exit's logit of the label, ``[exits, batch]``."""
+            logits = turned(*exits).requires_grad_()
+            (gradient,) = torch.autograd.grad(value(logits).sum(), logits)
+            return gradient.gather(-1, index)[..., 0]
 
         early, start = range(final), turned().requires_grad_()
         clean, goal, every = value(start), value(turned(*early)), value(turned(*early, final))
@@ -175,6 +181,12 @@ def check_early_loss(answer: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Te
         for k in early:
             if not (goal > value(turned(*(other for other in early if other != k)))).all():
                 return f"exit {k + 1} of {final} early ones plays no part: all of them must leave the label"
+        # A loss may lack a gradient where its goal is reached, or given up, but may not pull the wrong way.
+        kept, lost = pull(), pull(final)
+        if (torch.minimum(kept, lost)[final] < 0).any() or not (kept + lost)[final].all():
+            return "nothing pulls the final exit back to the label once it has left: use its label, and let the gradient flow"
+        if not (kept[:final] < 0).any(dim=0).all():
+            return "no gradient pulls the early exits off the label"
         return None
 
     return _judged(5, hint, answer, _early_loss)
@@ -222,7 +234,7 @@ def _judged(number: int, hint: Callable[[], str | None], answer: Callable, libra
     try:
         wrong = hint()
     except NotDoneError:
-        print(f"exercise {number}: not done yet; until then the lesson goes on with the library's own")
+        print(f"exercise {number}: not done yet (it returns nothing); until then the lesson goes on with the library's own")
         return library
     except Exception as error:  # whatever a learner's function dies of, the lesson goes on
         wrong = f"it stops with {type(error).__name__}: {error}"

@@ -82,9 +82,25 @@ def early(logits, labels, scores=None, exits=slice(None, -1), final=1.0, sign=1.
     return sign * (final * own[-1] - own[exits].sum(dim=0))
 
 
+def leaving(logits, labels):
+    own = logits.softmax(dim=-1).gather(-1, labels.expand(len(logits), -1)[..., None])[..., 0]
+    return own[-1].log() + (1 - own[:-1]).log().sum(dim=0)
+
+
+def worst(logits, labels):
+    """A hinge: exits that have their goal have no gradient, nor has any early one but the worst."""
+    index = labels.expand(len(logits), -1)[..., None]
+    lead = (logits.gather(-1, index) - logits.scatter(-1, index, -torch.inf).amax(dim=-1, keepdim=True))[..., 0]
+    return -lead[:-1].amax(dim=0).relu() - (-lead[-1]).relu()
+
+
 def wrong_exits(logits, labels):
     left = (logits[:-1].argmax(dim=-1) != labels).sum(dim=0)
     return (left * (logits[-1].argmax(dim=-1) == labels)).float()
+
+
+def sure_of_anything(logits, labels):
+    return early(logits, labels, final=0) + logits[-1].log_softmax(dim=-1).amax(dim=-1)
 
 
 def cross_entropy(logits, labels):
@@ -128,6 +144,9 @@ RIGHT = {
         5,
         lambda logits, y: len(logits) * cross_entropy(logits, y) - 2 * F.cross_entropy(logits[-1], y, reduction="none"),
     ),
+    "probabilities": (5, lambda logits, y: early(logits, y, logits.softmax(dim=-1))),
+    "log-probabilities of leaving": (5, leaving),
+    "the worst exit": (5, worst),
     "margins": (5, lambda logits, y: EARLY_VARIANTS["early=margin/equal"](logits, y, ConfidenceExit())),
     "weighted by confidence": (
         5,
@@ -144,7 +163,8 @@ WRONG = {
         "pool these to 4x4",
     ),
     "another side": (1, lambda c, s, n: pooled(c, s, n, nn.MaxPool2d(4)), "it stops with RuntimeError"),
-    "softmax": (1, lambda c, s, n: pooled(c, s, n, last=nn.Softmax(dim=-1)), "no softmax"),
+    "softmax": (1, lambda c, s, n: pooled(c, s, n, last=nn.Softmax(dim=-1)), "raw scores"),
+    "log-softmax": (1, lambda c, s, n: pooled(c, s, n, last=nn.LogSoftmax(dim=-1)), "log-softmax"),
     "relu": (1, lambda c, s, n: pooled(c, s, n, last=nn.ReLU()), "no ReLU"),
     "always ten classes": (1, lambda c, s, n: pooled(c, s, 10), r"gives \[6, 10\], not \[6, 100\]"),
     "not flat": (1, lambda c, s, n: nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Linear(4, n)), r"not \[6, 10\]"),
@@ -203,6 +223,9 @@ WRONG = {
     "mean over images": (5, lambda x, y: early(x, y).mean(), "one number for each image"),
     "one number an exit": (5, lambda x, y: x.softmax(dim=-1).amax(dim=(1, 2)), "one number for each image"),
     "no gradient": (5, wrong_exits, "no gradient flows"),
+    "final exit sure of anything": (5, sure_of_anything, "back to the label"),
+    "final exit detached": (5, lambda x, y: early(torch.cat([x[:-1], x[-1:].detach()]), y), "back to the label"),
+    "early exits detached": (5, lambda x, y: early(torch.cat([x[:-1].detach(), x[-1:]]), y), "off the label"),
     "accuracy ignored": (6, lambda t, start: t.loc[allowed(t, start, lost=1).robust.idxmax()], "more than 2 points less accurate"),
     "points for shares": (6, lambda t, start: t.loc[allowed(t, start, lost=2).robust.idxmax()], "more than 2 points less accurate"),
     "no loss allowed": (6, lambda t, start: t.loc[allowed(t, start, lost=0).robust.idxmax()], "0.02 of a share"),
@@ -314,9 +337,11 @@ def test_robustness_table_by_hand():
 
 
 def test_robustness_panels_have_a_curve_for_each_radius():
-    names = [f"cifar10-{model}-dynn" for model in ("resnet56", "mobilenet")]
+    names = [f"{dataset}-{model}-dynn" for dataset in ("cifar10", "cifar100") for model in ("resnet56", "mobilenet")]
     shares = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "cost": 0.7}
     rows = [{"target": name, "eps_255": eps, "threshold": t, **shares} for name in names for eps in (8, 0, 2) for t in (0.9, 0.5)]
     fig = plots.robustness_panels(pd.DataFrame(rows))
-    assert [len(axes.lines) for axes in fig.axes[2:]] == [3, 3]
+    titles = [f"{model}, {dataset}" for dataset in ("CIFAR-10", "CIFAR-100") for model in ("ResNet-56", "MobileNet")]
+    assert [axes.get_title() for axes in fig.axes if axes.get_title()] == titles
+    assert [len(axes.lines) for axes in fig.axes if not axes.get_title()] == [3] * 4  # cost
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["clean", "2/255", "8/255"]
