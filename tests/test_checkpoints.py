@@ -72,8 +72,9 @@ def test_a_dynamic_network_saves_a_third_of_its_cost(name):
 
 @pytest.mark.parametrize("name", JOINT)
 def test_a_dynamic_network_ends_as_well_as_its_static_one(name):
-    ends = [checkpoints.load_id(n).card["test_accuracy"][-1] for n in (name, name.replace("-dynn", "-sdnn"))]
-    assert ends[0] == pytest.approx(ends[1], abs=1.5)
+    """It may end better: in a short training the exits' losses help deep layers along. Notebook 1 shows by how much."""
+    dynamic, static = (checkpoints.load_id(n).card["test_accuracy"][-1] for n in (name, name.replace("-dynn", "-sdnn")))
+    assert dynamic >= static - 1.5
 
 
 def test_table_of_the_networks_is_current():
