@@ -77,7 +77,7 @@ def c2(white: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for spent, currency in (("mmacs", "MACs"), ("steps", "gradient steps")):
         ratios = efficiency.cost_ratios(white, spent)
-        for loss in sorted(set(ratios.loss), key=lambda loss: loss != "taken"):  # the main reading first
+        for loss in sorted(dict.fromkeys(ratios.loss), key=lambda loss: loss != "taken"):  # the main reading first
             cells, display = ratios[ratios.loss == loss], get_loss(loss).display
             if spent == "mmacs":
                 about = (MAIN, f"{currency}, loss of the {display}") if loss == "taken" else ("loss", display)

@@ -33,6 +33,8 @@ def trade_off_panels(table: pd.DataFrame) -> Figure:
         panel.scatter(100 * usual.clean, 100 * usual.robust, 70, c="C1", marker="*", ec="black", lw=0.5, label="default design")
         panel.set_title(cell_name(dataset, model))
         panel.set_xlabel("clean accuracy (%)")
+    for panel in axes.flat:
+        panel.set_visible(panel.has_data())
     for row in axes:
         row[0].set_ylabel("robust accuracy (%)")
     fig.colorbar(dots, ax=axes, label="mean MACs (% of a full run)", pad=0.01)

@@ -37,10 +37,16 @@ def panels(
         panel = axes[datasets.index(dataset)][models.index(model)]
         draw(panel, cell)
         panel.set_title(cell_name(dataset, model))
+    for panel in axes.flat:
+        panel.set_visible(panel.has_data())  # not every model need be there for every data set
     for row in axes:
-        row[0].set_ylabel(ylabel)
-    for panel in axes[-1]:
-        panel.set_xlabel(xlabel)
+        first = next(panel for panel in row if panel.get_visible())
+        first.set_ylabel(ylabel)
+        first.tick_params(labelleft=True)
+    for column in axes.T:
+        last = [panel for panel in column if panel.get_visible()][-1]
+        last.set_xlabel(xlabel)
+        last.tick_params(labelbottom=True)
     handles, labels = axes[0][0].get_legend_handles_labels()
     if handles:
         fig.legend(handles, labels, loc="outside lower center", ncols=3 if width == PAGE else 2, columnspacing=1)
