@@ -15,8 +15,10 @@ from torch import Tensor
 
 from dynlib.checkpoints import KINDS, read_card
 from dynlib.data import DIGESTS
+from dynlib.exits import CLASSES
 from dynlib.files import CHECKPOINTS, RESULTS
 from dynlib.models import MODELS
+from dynlib.packing import unpack
 
 
 class ResultsError(RuntimeError):
@@ -130,7 +132,7 @@ def _records(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _seeded(frame: pd.DataFrame) -> pd.DataFrame:
-    return _records(frame).assign(seed=pd.to_numeric(frame["seed"]))
+    return _records(frame).assign(seed=pd.to_numeric(frame["seed"]), l2=frame["l2"].astype(float))
 
 
 def _costs(frame: pd.DataFrame) -> pd.DataFrame:
@@ -160,7 +162,10 @@ def _ratios(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 class Outputs(NamedTuple):
-    """What a network's exits say of test images: ``logits`` ``[exits, n, classes]``, ``labels`` ``[n]``, ``macs`` ``[exits]``."""
+    """What a network's exits say of test images: ``logits`` ``[exits, n, classes]``, ``labels`` ``[n]``, ``macs`` ``[exits]``.
+
+    The logits are as stored: exact log-probabilities of the likeliest classes, see ``dynlib.packing``.
+    """
 
     network: str
     logits: Tensor
@@ -177,28 +182,33 @@ def read_outputs(profile: str) -> list[Outputs]:
     found = []
     for path, _ in stored(profile, "outputs"):
         with named_if_damaged(path):
-            tensors = load_file(path)
-            found.append(_outputs(path.stem, tensors["logits"], tensors["labels"]))
+            found.append(_outputs(path.stem, **load_file(path)))
     return found
 
 
-def read_exit_design(profile: str) -> dict[tuple[str, str], Outputs]:
-    """For each static source and dynamic target: what the target's exits say of the examples made on the source.
+def read_exit_design(profile: str) -> dict[int, dict[tuple[str, str], Outputs]]:
+    """By radius in 255ths, static source and dynamic target: what the target's exits say of the examples made on the source.
 
     Raises:
         ResultsError: see ``stored``.
     """
-    found = {}
+    found: dict[int, dict[tuple[str, str], Outputs]] = {}
     for path, _ in stored(profile, "exit_design"):
         with named_if_damaged(path):
             tensors = load_file(path)
-            labels = tensors.pop("labels")
-        found |= {(path.stem, target): _outputs(target, tensors[target], labels) for target in sorted(tensors, key=_rank)}
+            labels, packed = tensors.pop("labels"), {}
+            for name, tensor in tensors.items():
+                target, eps, part = name.split("/")
+                packed.setdefault((int(eps), target), {})[part] = tensor
+            for eps, target in sorted(packed, key=lambda key: (key[0], _rank(key[1]))):
+                outputs = _outputs(target, **packed[eps, target], labels=labels)
+                found.setdefault(eps, {})[path.stem, target] = outputs
     return found
 
 
-def _outputs(network: str, logits: Tensor, labels: Tensor) -> Outputs:
-    return Outputs(network, logits.float(), labels, read_macs(network))
+def _outputs(network: str, largest: Tensor, classes: Tensor, labels: Tensor) -> Outputs:
+    n_classes = CLASSES[network.split("-")[0]]
+    return Outputs(network, unpack(largest, classes, n_classes), labels, read_macs(network))
 
 
 def read_macs(network: str) -> Tensor:

@@ -31,7 +31,7 @@ def readings(profile: str, threshold: float, eps_255: int) -> pd.DataFrame:
     tables = (
         c1(records, results.read_records(profile, "same_backbone"), threshold, eps_255),
         c2(efficiency.white_box(results.read_efficiency(profile))),
-        c3(clean, results.read_exit_design(profile)),
+        c3(clean, results.read_exit_design(profile), eps_255),
         c4_surface(results.read_early(profile, "early_attack"), eps_255),
         c4_design(surface.design_table(results.read_early(profile, "attack_design")), eps_255),
     )
@@ -56,10 +56,12 @@ def c1(records: dict[int, pd.DataFrame], same_backbone: pd.DataFrame, threshold:
         "reading": ("threshold", lambda reading: "none, final exit" if reading == "final exit" else reading),
     }
     found = [("C1", MAIN, f"PGD {eps_255}/255, average loss, {threshold:g}", _having(table, main))]
+    no_ball = set(table.attack[table.eps_255 == 0])
     for column, (group, name) in names.items():
         for level in dict.fromkeys(table[column]):
             if level != main[column]:
-                found.append(("C1", group, name(level), _having(table, main | {column: level})))
+                changed = {column: level} | ({"eps_255": 0} if level in no_ball else {})
+                found.append(("C1", group, name(level), _having(table, main | changed)))
     for seed in others:
         again = measures.direction_differences(measures.as_deployed(records[seed], threshold))
         found.append(("C1", "random start", f"seed {seed}", _having(again, main)))
@@ -87,18 +89,26 @@ def c2(white: pd.DataFrame) -> pd.DataFrame:
     return _ruled(rows)
 
 
-def c3(clean: dict[str, Outputs], attacked: dict[tuple[str, str], Outputs]) -> pd.DataFrame:
-    """C3 over attackers and over what the designer may choose: gains in robust accuracy.
+def c3(clean: dict[str, Outputs], attacked: dict[int, dict[tuple[str, str], Outputs]], eps_255: int) -> pd.DataFrame:
+    """C3 over attackers, radii and what the designer may choose: gains in robust accuracy.
 
     Args:
         clean: outputs by network, see ``results.read_outputs``.
-        attacked: outputs by source and target, see ``results.read_exit_design``.
+        attacked: outputs by radius, source and target, see ``results.read_exit_design``.
+        eps_255: radius of the main reading.
     """
     spaces: Spaces = {}
-    for (source, target), outputs in attacked.items():
-        attacker = design.attacker(source, target)
-        group = MAIN if attacker == "a separate SDNN" else "attacker"
-        spaces.setdefault((group, attacker), []).append((target.split("-")[0], design.space(clean[target], outputs)))
+    for eps, pairs in attacked.items():
+        for (source, target), outputs in pairs.items():
+            attacker = design.attacker(source, target)
+            usual = attacker == "a separate SDNN"
+            if eps == eps_255:
+                reading = (MAIN if usual else "attacker", attacker)
+            elif usual:
+                reading = ("radius", f"{eps}/255")
+            else:
+                continue  # one thing at a time
+            spaces.setdefault(reading, []).append((target.split("-")[0], design.space(clean[target], outputs)))
     return _designs("C3", spaces)
 
 

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from dynlib.attacks import ATTACKS, DIMIFGSM, FGSM, LOSSES, MIFGSM, PGD
+from dynlib.attacks import ATTACKS, DIMIFGSM, FGSM, LOSSES, MIFGSM, PGD, Attack, CarliniWagner
 from dynlib.attacks.base import uniform_noise
+from dynlib.attacks.losses import get_loss, margin
 from dynlib.mechanisms import ConfidenceExit
 from tests.conftest import small_network
 
 EPS = 8 / 255
+IN_BALL = {name: attack for name, attack in ATTACKS.items() if issubclass(attack, Attack)}
 
 
 def check_effect(attack, net, images, labels):
@@ -38,12 +40,12 @@ class Idle(PGD):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("attack", ATTACKS.values())
+@pytest.mark.parametrize("attack", IN_BALL.values())
 def test_attacks_work_on_a_dynamic_network(dynn, sample, attack, loss):
     check_effect(attack(eps=EPS, loss=loss), dynn, sample[0][:24], sample[1][:24])
 
 
-@pytest.mark.parametrize("attack", ATTACKS.values())
+@pytest.mark.parametrize("attack", IN_BALL.values())
 def test_attacks_work_on_a_static_network(sdnn, sample, attack):
     check_effect(attack(eps=EPS), sdnn, sample[0][:48], sample[1][:48])
 
@@ -54,7 +56,7 @@ def test_an_idle_attack_fails_that_check(dynn, sample):
 
 
 @given(
-    name=st.sampled_from(list(ATTACKS)),
+    name=st.sampled_from(list(IN_BALL)),
     loss=st.sampled_from([*LOSSES, "exit=0", "exit=1"]),
     eps=st.floats(1e-4, 1),
     steps=st.integers(1, 4),
@@ -71,7 +73,7 @@ def test_ball_range_and_bookkeeping(name, loss, eps, steps, step_size, early_sto
     images = torch.rand(batch, 3, 32, 32, generator=generator).mul(1.2).clamp(0, 1)  # some pixels at the border
     labels = torch.randint(0, 10, (batch,), generator=generator)
     iterative = {} if name == "fgsm" else {"steps": steps, "step_size": step_size}
-    attack = ATTACKS[name](eps=eps, loss=loss, early_stop=early_stop, mechanism=mechanism, seed=seed, **iterative)
+    attack = IN_BALL[name](eps=eps, loss=loss, early_stop=early_stop, mechanism=mechanism, seed=seed, **iterative)
     result = attack(net, images, labels)
     assert (result.adversarial - images).abs().max() <= eps + 1e-6
     assert result.adversarial.min() >= 0
@@ -103,6 +105,54 @@ def test_pgd_equals_foolbox(sdnn, sample, eps_255, random_start):
     attack = foolbox.attacks.LinfPGD(steps=5, rel_stepsize=0.25, random_start=random_start)
     _, _, fooled = attack(model, images, labels, epsilons=eps_255 / 255)
     assert ours.success.double().mean().item() == pytest.approx(fooled.double().mean().item(), abs=0.005)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 2.0])
+def test_cw_equals_foolbox(sdnn, sample, confidence):
+    images, labels = sample[0][:16], sample[1][:16]
+    ours = CarliniWagner(confidence=confidence, steps=20, searches=4)(sdnn, images, labels).adversarial
+    model = foolbox.PyTorchModel(sdnn.as_static(), bounds=(0, 1), device="cpu")
+    attack = foolbox.attacks.L2CarliniWagnerAttack(4, 20, 0.01, confidence, initial_const=0.01, abort_early=False)
+    _, (theirs,), _ = attack(model, images, labels, epsilons=[None])
+    near, far = ((x - images).flatten(1).norm(dim=1) for x in (ours, theirs))
+    assert far.median() > 0.05
+    assert (near - far).abs().median() < 0.01 * far.median()
+    assert near.mean().item() == pytest.approx(far.mean().item(), rel=0.05)
+
+
+@pytest.mark.parametrize("loss", ["final", "taken", "average", "exit=1"])
+def test_cw_fools_the_exits_that_its_loss_looks_at(dynn, sample, loss):
+    images, labels = sample[0][:6], sample[1][:6]
+    attack = CarliniWagner(loss=loss, confidence=1.0, steps=25, searches=3)
+    result = attack(dynn, images, labels)
+    moved = (result.adversarial - images).flatten(1).norm(dim=1) > 0
+    assert moved.double().mean() > 0.6
+    with torch.no_grad():
+        margins = margin(dynn(result.adversarial), labels)
+    depth, checks = get_loss(loss).depth(dynn, attack.mechanism, images)
+    looked_at = margins if loss == "average" else margins.gather(0, depth[None])
+    assert (looked_at[:, moved] <= -0.99).all()
+    assert (result.steps == 75).all()
+    assert result.macs.equal(checks + 2 * dynn.macs[depth] * 75)
+    assert result.success.equal(attack.mechanism.infer(dynn, result.adversarial).label != labels)
+
+
+def test_more_confidence_costs_more_distortion(dynn, sample):
+    images, labels = sample[0][:6], sample[1][:6]
+    near, far = (CarliniWagner(confidence=k, steps=25, searches=3)(dynn, images, labels).adversarial for k in (0.0, 3.0))
+    both = ((near != images) & (far != images)).flatten(1).any(dim=1)
+    assert both.sum() >= 3
+    assert (far - images)[both].norm() > (near - images)[both].norm()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"confidence": -1.0}, "negative"), ({"steps": 0}, "need positive"), ({"searches": 0}, "need positive")]
+    + [({"loss": loss}, "C&W has no loss") for loss in ("max_average", "early")],
+)
+def test_cw_settings_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CarliniWagner(**arguments)
 
 
 def test_mifgsm_by_hand():

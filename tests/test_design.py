@@ -9,6 +9,7 @@ from dynlib.checkpoints import read_card
 from dynlib.claims import judge_c3
 from dynlib.files import CHECKPOINTS
 from dynlib.mechanisms import FALL_BACKS, ConfidenceExit
+from dynlib.packing import LARGEST, pack, unpack
 from dynlib.results import Outputs, ResultsError
 from tests.test_measures import DYNN, SDNN
 
@@ -127,12 +128,28 @@ def test_rule_of_c3(gains, verdict):
 
 
 def test_experiment_stores_the_targets_outputs(sdnn, dynn):
-    found = experiments.exit_design(SDNN, [DYNN], n_images=5, eps_255=8, steps=2, seed=0, device="cpu")
+    found = experiments.exit_design(SDNN, [DYNN], n_images=5, eps_255=[4, 8], steps=2, seed=0, device="cpu")
     images, labels = dynlib.data.load("cifar10", "test", 5)
-    adversarial = dynlib.attacks.PGD(loss="final", steps=2)(sdnn, images.float() / 255, labels).adversarial
-    with torch.no_grad():
-        torch.testing.assert_close(found[DYNN].float(), dynn(adversarial), atol=0.02, rtol=0.01)
+    for eps in (4, 8):
+        attack = dynlib.attacks.PGD(eps=eps / 255, loss="final", steps=2)
+        logits = unpack(found[f"{DYNN}/{eps}/largest"], found[f"{DYNN}/{eps}/classes"], 10)
+        with torch.no_grad():
+            expected = dynn(attack(sdnn, images.float() / 255, labels).adversarial)
+        torch.testing.assert_close(logits.exp().amax(dim=-1), expected.softmax(dim=-1).amax(dim=-1), atol=1e-3, rtol=0)
+        assert logits.argmax(dim=-1).equal(expected.argmax(dim=-1))
     assert found["labels"].equal(labels)
+
+
+@pytest.mark.parametrize("n_classes", [10, 100])
+def test_packed_outputs_keep_the_likeliest_classes(n_classes):
+    logits = 6 * torch.randn(3, 50, n_classes, generator=torch.Generator().manual_seed(0))
+    logits[0, 0] = 0  # no class likelier than another
+    logits[0, 1, 0] = 1000  # one that leaves nothing to the others
+    back = unpack(**pack(logits), n_classes=n_classes)
+    assert back.logsumexp(dim=-1).abs().max() < 2e-3
+    largest, classes = logits.log_softmax(dim=-1).topk(LARGEST)
+    torch.testing.assert_close(back.gather(-1, classes).exp(), largest.exp(), atol=1e-3, rtol=0)
+    assert (back.scatter(-1, classes, -torch.inf).amax(dim=-1) <= back.gather(-1, classes)[..., -1]).all()
 
 
 def test_head_macs_are_what_the_heads_add(dynn):

@@ -1,6 +1,7 @@
 """Attacks on multi-exit networks, one a file. Images lie in [0, 1]; settings are keyword-only."""
 
 from dynlib.attacks.base import Attack, AttackResult, Iterative
+from dynlib.attacks.cw import CarliniWagner
 from dynlib.attacks.dimifgsm import DIMIFGSM
 from dynlib.attacks.early import EarlyAttack, EarlyPGD, EarlyResult
 from dynlib.attacks.fgsm import FGSM
@@ -8,7 +9,7 @@ from dynlib.attacks.losses import LOSSES
 from dynlib.attacks.mifgsm import MIFGSM
 from dynlib.attacks.pgd import PGD
 
-ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (FGSM, PGD, MIFGSM, DIMIFGSM)}
+ATTACKS: dict[str, type[Attack | CarliniWagner]] = {attack.name: attack for attack in (FGSM, PGD, MIFGSM, DIMIFGSM, CarliniWagner)}
 
 __all__ = [
     "ATTACKS",
@@ -19,6 +20,7 @@ __all__ = [
     "PGD",
     "Attack",
     "AttackResult",
+    "CarliniWagner",
     "EarlyAttack",
     "EarlyPGD",
     "EarlyResult",

@@ -209,3 +209,13 @@ def uniform_noise(images: Tensor, seed: int) -> Tensor:
         digest = hashlib.sha256(seed.to_bytes(8, "big", signed=True) + image.contiguous().numpy().tobytes()).digest()
         out.uniform_(-1, 1, generator=torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
     return noise.to(images.device)
+
+
+def to_tanh_space(images: Tensor) -> Tensor:
+    """The w whose images ``(tanh(w) + 1) / 2`` are: finite, as it is taken a hair inside the range of images."""
+    return (2 * images - 1).clamp(-1 + 1e-6, 1 - 1e-6).atanh()
+
+
+def from_tanh_space(w: Tensor) -> Tensor:
+    """Images in [0, 1], whatever w is."""
+    return (w.tanh() + 1) / 2

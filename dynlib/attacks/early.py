@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dynlib.attacks.base import AttackResult, check_batch, evaluating, uniform_noise
+from dynlib.attacks.base import AttackResult, check_batch, evaluating, from_tanh_space, to_tanh_space, uniform_noise
 from dynlib.attacks.losses import TowardsEarly, early_objective, get_loss
 from dynlib.attacks.pgd import PGD
 from dynlib.exits import MultiExitNetwork
@@ -95,15 +95,15 @@ class EarlyAttack:
         return EarlyResult(adversarial, strict, deployed, iterations, 2 * net.macs[-1].to(labels.device) * iterations)
 
     def _run(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        start = (uniform_noise(images, self.seed) + 1) / 2 if self.random_start else torch.atanh(_inside(images))
+        start = (uniform_noise(images, self.seed) + 1) / 2 if self.random_start else to_tanh_space(images)
         w = start.clone().requires_grad_()
         optimiser = torch.optim.Adam([w], self.learning_rate)
         active, iterations = torch.arange(len(images), device=images.device), torch.zeros_like(labels)
         for iteration in range(1, self.iterations + 1):
             with torch.enable_grad():
                 moved = w[active]
-                logits = net(_image(moved))
-                loss = self.objective(net, logits, _image(moved), images[active], labels[active])
+                logits = net(from_tanh_space(moved))
+                loss = self.objective(net, logits, from_tanh_space(moved), images[active], labels[active])
                 (gradient,) = torch.autograd.grad(loss.sum(), moved)
             iterations[active] += 1
             if iteration > self.floor:  # these logits belong to the result of the previous iteration
@@ -117,7 +117,7 @@ class EarlyAttack:
             optimiser.step()
             with torch.no_grad():
                 w.copy_(before.index_copy(0, active, w[active]))
-        return _image(w.detach()), iterations
+        return from_tanh_space(w.detach()), iterations
 
     def objective(self, net: MultiExitNetwork, logits: Tensor, adversarial: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """What is minimised, ``[batch]``, from logits ``[exits, batch, classes]`` of the adversarial images."""
@@ -179,12 +179,3 @@ def as_deployed(logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
 
 # When an image is done, from logits, labels and mechanism.
 GOALS = {"strict": lambda logits, labels, mechanism: strictly(logits, labels), "deployed": as_deployed}
-
-
-def _image(w: Tensor) -> Tensor:
-    return (w.tanh() + 1) / 2
-
-
-def _inside(images: Tensor) -> Tensor:
-    """In (-1, 1), a hair inside the borders, where atanh is finite."""
-    return (2 * images - 1).clamp(-1 + 1e-6, 1 - 1e-6)

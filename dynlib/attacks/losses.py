@@ -39,16 +39,35 @@ def everywhere(number: int, images: Tensor) -> Tensor:
     return torch.full((len(images),), number, device=images.device)
 
 
-class Deepest(Loss):
-    """Cross-entropy of the deepest exit that is run; subclasses say which one that is."""
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """The label's logit less the largest other one, ``[exits, batch]`` from logits ``[exits, batch, classes]``."""
+    index = labels.expand(len(logits), -1)[..., None]
+    return (logits.gather(-1, index) - logits.scatter(-1, index, -torch.inf).amax(dim=-1, keepdim=True))[..., 0]
+
+
+class OfExits(Loss):
+    """Base of the losses that are one number of each exit, put together: the cross-entropy, unless an attack has its own."""
+
+    def of_exits(self, values: Tensor) -> Tensor:
+        """From the values ``[depth + 1, batch]`` of the exits that were run to ``[batch]``."""
+        raise NotImplementedError
 
     def __call__(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
-        return F.cross_entropy(logits[-1], labels, reduction="none")
+        exits, batch, _ = logits.shape
+        each = F.cross_entropy(logits.flatten(0, 1), labels.repeat(exits), reduction="none")
+        return self.of_exits(each.view(exits, batch))
+
+
+class Deepest(OfExits):
+    """The deepest exit that is run; subclasses say which one that is."""
+
+    def of_exits(self, values: Tensor) -> Tensor:
+        return values[-1]
 
 
 @dataclass(frozen=True)
 class AtExit(Deepest):
-    """Cross-entropy of one exit; -1 is the final one."""
+    """One exit; -1 is the final one."""
 
     display, colour, dash = "final exit", "C0", "--"
 
@@ -62,7 +81,7 @@ class AtExit(Deepest):
 
 @dataclass(frozen=True)
 class Taken(Deepest):
-    """Cross-entropy of the exit that answers for the clean image."""
+    """The exit that answers for the clean image."""
 
     display, colour, dash = "exit taken", "C1", ":"
 
@@ -72,17 +91,16 @@ class Taken(Deepest):
 
 
 @dataclass(frozen=True)
-class Average(Loss):
-    """Mean cross-entropy over all exits."""
+class Average(OfExits):
+    """Mean over all exits."""
 
     display, colour, dash = "average", "C2", "-"
 
     def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
         return everywhere(net.n_exits - 1, images), everywhere(0, images)
 
-    def __call__(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
-        exits, batch, _ = logits.shape
-        return F.cross_entropy(logits.flatten(0, 1), labels.repeat(exits), reduction="none").view(exits, batch).mean(dim=0)
+    def of_exits(self, values: Tensor) -> Tensor:
+        return values.mean(dim=0)
 
 
 @dataclass(frozen=True)
@@ -163,11 +181,10 @@ class EarlyVariant(TowardsEarly):
 
     def _for(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Evidence ``[exits, batch]``."""
-        index = labels.expand(len(logits), -1)[..., None]
         if self.evidence == "margin":
-            return (logits.gather(-1, index) - logits.scatter(-1, index, -torch.inf).amax(dim=-1, keepdim=True))[..., 0]
+            return margin(logits, labels)
         scores = logits.softmax(dim=-1) if self.evidence == "probability" else logits.log_softmax(dim=-1)
-        return scores.gather(-1, index)[..., 0]
+        return scores.gather(-1, labels.expand(len(logits), -1)[..., None])[..., 0]
 
     def _weights(self, logits: Tensor, mechanism: Mechanism) -> Tensor:
         """Of the early exits, ``[exits - 1, batch]``."""

@@ -11,6 +11,7 @@ from dynlib import data
 from dynlib.behaviour import all_logits
 from dynlib.experiments.common import BATCH, Record, load_images, load_networks
 from dynlib.mechanisms import ConfidenceExit
+from dynlib.packing import pack
 
 
 @torch.no_grad()
@@ -23,13 +24,13 @@ def outputs(network: str, targets: list[str], *, n_images: int, device: str) -> 
         n_images: the first n test images.
         device: a torch device.
     Returns:
-        ``logits`` ``[exits, n, classes]`` in half precision, and the images' ``labels`` ``[n]``.
+        The logits of all exits, packed (see ``dynlib.packing``), and the images' ``labels`` ``[n]``.
     Raises:
         ValueError, DataError, CheckpointError: as above.
     """
     net = load_networks([network], device)[network]
     split = data.load(net.dataset, "test", n_images)
-    return {"logits": all_logits(net, split.images).half(), "labels": split.labels}
+    return {**pack(all_logits(net, split.images)), "labels": split.labels}
 
 
 @torch.no_grad()

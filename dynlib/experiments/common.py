@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dynlib import checkpoints, data
-from dynlib.attacks import ATTACKS, Attack, Iterative
+from dynlib.attacks import ATTACKS, Attack, CarliniWagner, Iterative
 from dynlib.exits import MultiExitNetwork
 from dynlib.files import atomic, code_version
 from dynlib.mechanisms import ConfidenceExit
@@ -49,19 +49,21 @@ def grid(
     *,
     name: str,
     losses: list[str],
-    eps_255: list[int],
+    eps_255: list[int] | None = None,
     steps: int | None = None,
+    confidence: float | None = None,
     seeds: list[int] | None = None,
     threshold: float,
     seed: int,
-) -> list[Attack]:
+) -> list[Attack | CarliniWagner]:
     """One attack with every loss, radius and seed.
 
     Args:
         name: in ``ATTACKS``.
         losses: names, see ``dynlib.attacks.losses``.
-        eps_255: radii in 255ths, 1 to 255.
+        eps_255: radii in 255ths, 1 to 255, for an attack inside a ball.
         steps: gradient steps, for an attack that iterates.
+        confidence: for C&W, which has no ball.
         seeds: of the random starts, by default ``seed`` alone.
         threshold, seed: as for ``transferability``.
     Raises:
@@ -69,11 +71,16 @@ def grid(
     """
     if name not in ATTACKS:
         raise ValueError(f"unknown attack {name!r}: choose one of {', '.join(ATTACKS)}")
-    if (steps is not None) != issubclass(ATTACKS[name], Iterative):
-        raise ValueError(f"{name} {'takes no' if steps else 'needs'} steps")
-    more = {"mechanism": ConfidenceExit(threshold), **({"steps": steps} if steps else {})}
-    chosen = product(losses, eps_255, seeds or [seed])
-    return [ATTACKS[name](eps=eps / 255, loss=loss, seed=number, **more) for loss, eps, number in chosen]
+    attack, mechanism = ATTACKS[name], ConfidenceExit(threshold)
+    in_ball = issubclass(attack, Attack)
+    needed = {"eps_255": in_ball, "steps": not in_ball or issubclass(attack, Iterative), "confidence": not in_ball}
+    for setting, value in {"eps_255": eps_255, "steps": steps, "confidence": confidence}.items():
+        if (value is not None) != needed[setting]:
+            raise ValueError(f"{name} {'needs' if needed[setting] else 'takes no'} {setting}")
+    more = {"mechanism": mechanism, **({"steps": steps} if steps else {})}
+    if not in_ball:
+        return [attack(loss=loss, confidence=confidence, **more) for loss in losses]
+    return [attack(eps=eps / 255, loss=loss, seed=n, **more) for loss, eps, n in product(losses, eps_255, seeds or [seed])]
 
 
 @torch.no_grad()

@@ -33,8 +33,8 @@ def transferability(
         seed: of the random starts, where an attack has none of its own.
         device: a torch device.
     Returns:
-        A row for each attack, loss, radius, seed, target and, where the target is dynamic, threshold; and the same with attack
-        ``"none"``: clean images.
+        A row for each attack, loss, radius (0: no ball), seed, target and, where the target is dynamic, threshold; and the same
+        with attack ``"none"``: clean images. ``l2`` is the mean distortion.
     Raises:
         ValueError: unknown name or value out of range.
         DataError, CheckpointError: data or network missing or damaged.
@@ -46,12 +46,14 @@ def transferability(
     made = dict.fromkeys(attack for spec in attacks for attack in grid(**spec, threshold=threshold, seed=seed))
     thresholds = list(dict.fromkeys((threshold, *other_thresholds)))
     images, labels = load_images(nets[source].dataset, n_images, device)
-    clean = {"attack": "none", "loss": "none", "eps_255": 0, "seed": ""}
+    clean = {"attack": "none", "loss": "none", "eps_255": 0, "seed": "", "l2": 0}
     rows = [row for t in targets for row in observe(clean, source, t, nets[t], thresholds, images, labels)]
     for attack in progress(made, f"attacks on {source}"):
         batches = zip(images.split(BATCH), labels.split(BATCH), strict=True)
         adversarial = torch.cat([attack(nets[source], x, y).adversarial for x, y in batches])
+        distortion = (adversarial - images).flatten(1).norm(dim=1).mean().item()
         what = {"attack": attack.name, "loss": attack.loss, "eps_255": round(attack.eps * 255), "seed": attack.seed}
+        what["l2"] = round(distortion, 3)
         rows += [row for t in targets for row in observe(what, source, t, nets[t], thresholds, adversarial, labels)]
     return rows
 
