@@ -5,7 +5,7 @@ cd "$(dirname "$0")"
 
 usage() {
   cat <<'TEXT'
-usage: ./run_all.sh [setup|test] [--profile smoke|quick|paper] [--cores N] [--dry-run]
+usage: ./run_all.sh [setup|test] [--profile smoke|quick|overnight|paper] [--cores N] [--dry-run]
 
   ./run_all.sh              regenerate every figure and the claims table from the shipped weights
   ./run_all.sh test         pass the tests (unit tests, and nbval on the notebooks)

@@ -292,15 +292,20 @@ def effort() -> Iterator[str]:
 
 
 def contents() -> str:
-    """The notebooks in Markdown: what each asks, and what measuring the records that it reads took."""
+    """The notebooks in Markdown: what each asks, and how long measuring the records that it reads took, and running it."""
     profile = measured()[0]
-    lines = [f"| notebook | question | claim | minutes of one {spent(profile)[1]} |", "| --- | --- | --- | ---: |"]
+    lines = ["| notebook | question | claim | minutes: records | notebook |", "| --- | --- | --- | ---: | ---: |"]
     for name, experiments in READS.items():
         title = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells[0].source.splitlines()[0]
         question = title.partition(". ")[2]
         about = "all" if name == "06_claims" else ", ".join(claim.id for claim in CLAIMS.values() if claim.notebook == name)
-        lines.append(f"| [{name}](notebooks/{name}.ipynb) | {question} | {about} | {spent(profile, experiments)[0]} |")
-    note = f"*Minutes: what the records took that the notebook reads, in the profile `{profile}`. Notebooks share records.*"
+        running = json.loads((RESULTS / profile / "minutes" / f"{name}.json").read_text())["seconds"] / 60
+        minutes = f"{spent(profile, experiments)[0]} | {running:.1f}"
+        lines.append(f"| [{name}](notebooks/{name}.ipynb) | {question} | {about} | {minutes} |")
+    note = (
+        f"*Minutes of one {spent(profile)[1]}, in the profile `{profile}`: measuring the records that the notebook reads, and "
+        "running the notebook on them. Notebooks share records.*"
+    )
     return "\n".join([*lines, "", note])
 
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "checkpoints"
 RESULTS = ROOT / "results"
 FIGURES = ROOT / "figures"
-COMMITTED = ("paper", "quick")  # profiles whose results and figures are committed, the largest first
+COMMITTED = ("paper", "overnight", "quick")  # profiles whose results and figures are committed, the largest first
 
 
 @contextmanager

@@ -23,7 +23,7 @@ PGD = {"name": "pgd", "losses": ["final", "average"], "eps_255": [8], "steps": 2
 TINY = {"n_images": 12, "attacks": [PGD]}
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "paper"])
+@pytest.mark.parametrize("name", ["smoke", "quick", "overnight", "paper"])
 def test_shipped_profiles_are_sound(name):
     assert load_profile(name)["notebooks"]
 
@@ -76,7 +76,7 @@ def test_bad_profiles_are_refused(monkeypatch, tmp_path, change, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--profile", "huge"], "unknown profile huge: choose one of paper quick smoke"),
+        (["--profile", "huge"], "unknown profile huge: choose one of overnight paper quick smoke"),
         (["--cores", "0"], "need a positive number"),
         (["--fast"], "unknown argument --fast"),
     ],

@@ -3,12 +3,13 @@
 import argparse
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import nbformat
 import papermill
 
-from dynlib.files import ROOT, atomic
+from dynlib.files import RESULTS, ROOT, atomic
 
 PUBLISHED = "quick"
 
@@ -40,9 +41,12 @@ def main() -> None:
     given = parser.parse_args()
     path = ROOT / "notebooks" / f"{given.name}.ipynb"
     print(f"notebook {given.name}", flush=True)
+    start = time.perf_counter()
     papermill.execute_notebook(
         str(path), str(given.out), parameters=given.parameters, cwd=str(path.parent), progress_bar=False, log_output=False
     )
+    with atomic(RESULTS / given.profile / "minutes" / f"{given.name}.json") as temporary:
+        temporary.write_text(json.dumps({"seconds": round(time.perf_counter() - start, 1)}) + "\n")
     if given.profile == PUBLISHED:
         publish(given.out, path)
 
