@@ -13,7 +13,7 @@ from torch import Tensor
 from dynlib.data import DIGESTS
 from dynlib.exits import MultiExitNetwork, build
 from dynlib.files import CHECKPOINTS, atomic, sha256
-from dynlib.models import MODELS
+from dynlib.models import EXIT_AFTER, MODELS
 
 
 class Kind(NamedTuple):
@@ -27,6 +27,11 @@ class Kind(NamedTuple):
 # sdnn: the static network. dynn: backbone and exits trained jointly. ic_only: exits trained on the frozen backbone of the sdnn,
 # stored without it.
 KINDS = {"sdnn": Kind("SDNN", "black", "o"), "dynn": Kind("DyNN", "C0", "s"), "ic_only": Kind("DyNN, exits only", "C1", "^")}
+
+# Designs trained for real, to hold against the same choice of exits of the network trained with all of them: jointly, with these of
+# the usual exits, from 0.
+RETRAINED = {"dynn_early": (0, 1, 2), "dynn_late": (3, 4, 5), "dynn_sparse": (0, 3)}
+RETRAINED_ON = ("resnet56", "cifar10")
 
 LARGE = 2_000_000  # parameters beyond which weights are stored in 8 bits
 SCALE = ".scale"
@@ -43,7 +48,8 @@ def network_id(model: str, dataset: str, kind: str) -> str:
     Raises:
         ValueError: unknown model, dataset or kind.
     """
-    for name, value, known in (("model", model, MODELS), ("dataset", dataset, DIGESTS), ("kind", kind, KINDS)):
+    kinds = [*KINDS, *(RETRAINED if (model, dataset) == RETRAINED_ON else ())]
+    for name, value, known in (("model", model, MODELS), ("dataset", dataset, DIGESTS), ("kind", kind, kinds)):
         if value not in known:
             raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
     return f"{dataset}-{model}-{kind}"
@@ -52,7 +58,12 @@ def network_id(model: str, dataset: str, kind: str) -> str:
 def new(model: str, dataset: str, kind: str) -> MultiExitNetwork:
     """An untrained network of one kind."""
     network_id(model, dataset, kind)
-    return build(model, dataset, () if kind == "sdnn" else None)
+    return build(model, dataset, [EXIT_AFTER[model][k] for k in exits(model, kind)])
+
+
+def exits(model: str, kind: str) -> tuple[int, ...]:
+    """Which of the usual early exits a network of this kind has, from 0."""
+    return () if kind == "sdnn" else RETRAINED.get(kind, tuple(range(len(EXIT_AFTER[model]))))
 
 
 def load(model: str, dataset: str, kind: str, folder: Path = CHECKPOINTS) -> MultiExitNetwork:

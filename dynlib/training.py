@@ -13,8 +13,10 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
+from functools import partial
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,7 +29,7 @@ from torch.nn import functional as F
 
 from dynlib import checkpoints, data, recipes
 from dynlib.behaviour import accuracies, describe
-from dynlib.checkpoints import KINDS, CheckpointError
+from dynlib.checkpoints import KINDS, RETRAINED, RETRAINED_ON, CheckpointError
 from dynlib.exits import MultiExitNetwork, build
 from dynlib.files import CHECKPOINTS, atomic, code_version
 from dynlib.models import MODELS
@@ -38,13 +40,14 @@ class TrainingError(RuntimeError):
     """A training that cannot go on; the message is one line."""
 
 
-def joint_loss(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
+def joint_loss(logits: Tensor, labels: Tensor, progress: float, exits: Sequence[int]) -> Tensor:
     """Cross-entropy of the final exit plus each early exit's, weighted by a coefficient that grows with ``progress``.
 
-    From ``progress`` 1 on, the exits' coefficients are 0.15, 0.30, 0.45 ... With one exit this is a static network's plain loss.
+    From ``progress`` 1 on, the coefficients of the usual exits are 0.15, 0.30, 0.45 ...; ``exits`` says which of them there are,
+    from 0. Without any this is a static network's plain loss.
     """
     final = F.cross_entropy(logits[-1], labels)
-    ends = [0.15 * (i + 1) for i in range(len(logits) - 1)]
+    ends = [0.15 * (k + 1) for k in exits]
     early = zip(ends, logits[:-1], strict=True)
     return final + sum(min(end, 0.01 + progress * end) * F.cross_entropy(exit, labels) for end, exit in early)
 
@@ -87,7 +90,7 @@ class Training:
         self.frozen = kind == "ic_only"
         self.recipe_name = recipe
         self.recipe = recipes.find(recipe, model, dataset, kind)
-        self.loss = exits_loss if self.frozen else joint_loss
+        self.loss = exits_loss if self.frozen else partial(joint_loss, exits=checkpoints.exits(model, kind))
         self.images, self.labels = (t.to(device) for t in data.load(dataset, "train", self.recipe.images))
         torch.manual_seed(seed)
         net = checkpoints.new(model, dataset, kind)
@@ -246,13 +249,14 @@ def missing(recipe: str, folder: Path = CHECKPOINTS) -> list[tuple[str, str, str
         return not path.exists() or ranks.index(recipe) < ranks.index(checkpoints.read_card(path)["recipe"])
 
     cheapest_first = sorted(MODELS, key=lambda model: build(model, "cifar10", ()).macs[-1])
-    return [network for network in product(cheapest_first, data.DIGESTS, KINDS) if lacks(network)]
+    designs = [(*RETRAINED_ON, kind) for kind in RETRAINED]
+    return [network for network in [*product(cheapest_first, data.DIGESTS, KINDS), *designs] if lacks(network)]
 
 
 def train_all(recipe: str, seed: int, device: str, jobs: int) -> None:
     """Train what is missing, ``jobs`` networks at a time; heads on a frozen backbone come once there is one."""
-    for kinds in (("sdnn", "dynn"), ("ic_only",)):
-        wave = [network for network in missing(recipe) if network[-1] in kinds]
+    for heads in (False, True):
+        wave = [network for network in missing(recipe) if (network[-1] == "ic_only") == heads]
         # Each with its share of the processor: two trainings of one thread are faster than one of two, then the other.
         threads = max(1, torch.get_num_threads() // jobs)
         with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
@@ -270,7 +274,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--all", action="store_true", help="every network that is missing, or there by a lesser recipe only")
     parser.add_argument("--model", choices=MODELS)
     parser.add_argument("--dataset", choices=data.DIGESTS)
-    parser.add_argument("--kind", choices=KINDS)
+    parser.add_argument("--kind", choices=[*KINDS, *RETRAINED])
     parser.add_argument("--recipe", default="full", choices=RECIPES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

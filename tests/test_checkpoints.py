@@ -7,7 +7,7 @@ import torch
 import dynlib
 from dynlib import checkpoints, data
 from dynlib.behaviour import CHEAPEST, describe
-from dynlib.checkpoints import CheckpointError
+from dynlib.checkpoints import RETRAINED, CheckpointError
 from dynlib.files import CHECKPOINTS
 
 SHIPPED = sorted(path.stem for path in CHECKPOINTS.glob("*.safetensors"))
@@ -75,6 +75,14 @@ def test_a_dynamic_network_ends_as_well_as_its_static_one(name):
     """It may end better: in a short training the exits' losses help deep layers along. Notebook 1 shows by how much."""
     dynamic, static = (checkpoints.load_id(n).card["test_accuracy"][-1] for n in (name, name.replace("-dynn", "-sdnn")))
     assert dynamic >= static - 1.5
+
+
+@pytest.mark.parametrize(("kind", "exits"), RETRAINED.items())
+def test_a_design_to_train_has_just_its_exits(kind, exits):
+    net, whole = (checkpoints.new("resnet56", "cifar10", name) for name in (kind, "dynn"))
+    assert net.exit_after == tuple(whole.exit_after[k] for k in exits)
+    with pytest.raises(ValueError, match=f"unknown kind '{kind}'"):
+        checkpoints.new("vgg16", "cifar10", kind)
 
 
 def test_table_of_the_networks_is_current():

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from dynlib import checkpoints, data, recipes, training
-from dynlib.checkpoints import CheckpointError
+from dynlib.checkpoints import RETRAINED, CheckpointError
 from dynlib.recipes import one_cycle, stepwise
 from dynlib.training import Training, TrainingError, augment, joint_loss, missing, train_all
 
@@ -92,7 +92,7 @@ def test_training_learns():
     optimiser = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9)
     losses = []
     for _ in range(25):
-        loss = joint_loss(net(images.float() / 255), labels, 0.5)
+        loss = joint_loss(net(images.float() / 255), labels, 0.5, range(5))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -101,7 +101,7 @@ def test_training_learns():
 
 
 def test_diverged_loss_names_epoch_and_rate(workshop, monkeypatch):
-    monkeypatch.setattr(training, "joint_loss", lambda logits, labels, progress: logits.sum() * math.nan)
+    monkeypatch.setattr(training, "joint_loss", lambda logits, labels, progress, exits: logits.sum() * math.nan)
     with pytest.raises(TrainingError, match=r"diverged in epoch 1, at learning rate \d"):
         train(workshop, "sdnn")
     assert not list(workshop.rglob("*.safetensors"))
@@ -119,10 +119,12 @@ def test_joint_loss_by_hand():
     logits, labels = torch.randn(4, 5, 10), torch.randint(0, 10, (5,))
     ce = [F.cross_entropy(exit, labels) for exit in logits]
     halfway = ce[3] + 0.085 * ce[0] + 0.16 * ce[1] + 0.235 * ce[2]  # 0.01 + half of .15, .30, .45
-    torch.testing.assert_close(joint_loss(logits, labels, 0.5), halfway)
+    torch.testing.assert_close(joint_loss(logits, labels, 0.5, range(3)), halfway)
     nearly = ce[3] + 0.15 * ce[0] + 0.30 * ce[1] + 0.45 * ce[2]
-    torch.testing.assert_close(joint_loss(logits, labels, 0.99), nearly)
-    torch.testing.assert_close(joint_loss(logits[-1:], labels, 0.5), ce[3])
+    torch.testing.assert_close(joint_loss(logits, labels, 0.99, range(3)), nearly)
+    others = ce[3] + 0.30 * ce[0] + 0.60 * ce[1] + 0.90 * ce[2]  # a design's exits weigh what they would among all
+    torch.testing.assert_close(joint_loss(logits, labels, 1.0, (1, 3, 5)), others)
+    torch.testing.assert_close(joint_loss(logits[-1:], labels, 0.5, ()), ce[3])
 
 
 def test_augmentation_crops_and_flips():
@@ -166,8 +168,8 @@ def test_exits_belong_to_one_backbone(workshop):
 
 
 def test_missing_networks(workshop):
-    assert len(missing("tiny", workshop)) == 18
-    assert [model for model, *_ in missing("tiny", workshop)[::6]] == ["mobilenet", "resnet56", "vgg16"]  # cheapest first
+    assert len(missing("tiny", workshop)) == 18 + len(RETRAINED)
+    assert [model for model, *_ in missing("tiny", workshop)[:18:6]] == ["mobilenet", "resnet56", "vgg16"]  # cheapest first
     train(workshop, "sdnn")
     there = ("mobilenet", "cifar10", "sdnn")
     assert there not in missing("tiny", workshop)
