@@ -22,7 +22,7 @@ from dynlib.exits import MultiExitNetwork
 from dynlib.files import atomic, code_version
 from dynlib.mechanisms import ConfidenceExit
 
-BATCH = 100
+BATCH = 50
 Record = dict[str, str | int | float]
 
 
