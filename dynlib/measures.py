@@ -1,6 +1,7 @@
 """Rates with intervals and paired tests, all derived from what is stored per image in ``results/``."""
 
 from collections.abc import Callable
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -80,17 +81,19 @@ def bootstrap(
 def exit_table(outputs: list[Outputs]) -> pd.DataFrame:
     """Each exit for itself: accuracy with its Wilson interval, MACs in millions, calibration error, and overthinking.
 
-    ``lost`` is the share of images that this exit answers rightly and the final exit wrongly, ``gained`` the reverse.
+    ``lost`` is the share of images that this exit answers rightly and the final exit wrongly, ``gained`` the reverse, both with
+    Wilson intervals.
     """
     rows = []
     for network, logits, labels, macs in outputs:
         right, error = behaviour.right(logits, labels), behaviour.calibration_error(logits, labels)
         for k, good in enumerate(right):
-            lost, gained = ((a & ~b).double().mean().item() for a, b in ((good, right[-1]), (right[-1], good)))
-            cost = (macs[k].item() / 1e6, error[k].item(), lost, gained)
-            rows.append((*network.split("-"), k + 1, *rate(good.sum(), len(good)), *cost))
-    names = ["dataset", "model", "kind", "exit", "accuracy", "low", "high", "mmacs", "calibration_error", "lost", "gained"]
-    return pd.DataFrame(rows, columns=names)
+            changes = (rate((a & ~b).sum(), len(good)) for a, b in ((good, right[-1]), (right[-1], good)))
+            cost = (macs[k].item() / 1e6, error[k].item())
+            rows.append((*network.split("-"), k + 1, *rate(good.sum(), len(good)), *cost, *chain(*changes)))
+    names = ["dataset", "model", "kind", "exit", "accuracy", "low", "high", "mmacs", "calibration_error"]
+    changes = [f"{change}{end}" for change in ("lost", "gained") for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=[*names, *changes])
 
 
 def threshold_table(outputs: list[Outputs]) -> pd.DataFrame:

@@ -100,11 +100,14 @@ def leaving_bars(table: pd.DataFrame, by: str) -> Figure:
 
 def overthinking_bars(table: pd.DataFrame) -> Figure:
     """Images that only one of an exit and the final exit answers rightly; rows of ``measures.exit_table`` of one kind."""
+    thin = {"ls": "", "color": "black", "lw": 0.7, "capsize": 1.5}
 
     def draw(axes: Axes, cell: pd.DataFrame) -> None:
         early = cell[cell.exit < cell.exit.max()]
         axes.bar(early.exit, -100 * early.gained, color="0.75", label="right at the final exit only")
+        axes.errorbar(early.exit, -100 * early.gained, whiskers(early, "gained", "gained_low", "gained_high")[::-1], **thin)
         axes.bar(early.exit, 100 * early.lost, color="C1", label="right at this exit only: overthought")
+        axes.errorbar(early.exit, 100 * early.lost, whiskers(early, "lost", "lost_low", "lost_high"), **thin)
         axes.axhline(0, color="black", lw=0.6)
         axes.set_xticks(early.exit)
         axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
