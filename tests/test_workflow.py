@@ -73,6 +73,13 @@ def test_bad_profiles_are_refused(monkeypatch, tmp_path, change, message):
         load_profile("changed")
 
 
+def test_a_profile_that_trains_nothing_needs_shipped_networks(monkeypatch, tmp_path):
+    monkeypatch.setattr(run, "CHECKPOINTS", tmp_path)
+    with pytest.raises(ProfileError, match="profile smoke: cifar10-resnet56-sdnn is not shipped"):
+        load_profile("smoke")
+    assert load_profile("paper")  # it trains what is missing
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

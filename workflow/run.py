@@ -16,8 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from dynlib import claims, data, experiments
 from dynlib.attacks import EarlyAttack, EarlyPGD
-from dynlib.checkpoints import network_id
-from dynlib.files import RESULTS, ROOT
+from dynlib.checkpoints import KINDS, network_id
+from dynlib.files import CHECKPOINTS, RESULTS, ROOT
 from dynlib.mechanisms import ConfidenceExit
 
 PROFILES = ROOT / "workflow" / "profiles"
@@ -41,8 +41,9 @@ def load_profile(name: str) -> dict[str, Any]:
         profile = yaml.safe_load(path.read_text())
         check_names(profile, KEYS, "settings")
         for dataset, models in profile["networks"].items():
-            for model in models:
-                network_id(model, dataset, "sdnn")
+            for network in (network_id(model, dataset, kind) for model in models for kind in KINDS):
+                if profile["recipe"] is None and not (CHECKPOINTS / f"{network}.safetensors").exists():
+                    raise ProfileError(f"{network} is not shipped, and without a recipe nothing is trained")
         for experiment in experiments.EXPERIMENTS:
             check_experiment(experiment, profile[experiment])
         for notebook, parameters in profile["notebooks"].items():
