@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import dynlib
-from dynlib import design, experiments
+from dynlib import design, experiments, plots
 from dynlib.checkpoints import read_card
 from dynlib.claims import judge_c3
 from dynlib.files import CHECKPOINTS
@@ -156,3 +156,16 @@ def test_head_macs_are_what_the_heads_add(dynn):
     card = read_card(CHECKPOINTS / f"{DYNN}.safetensors")
     static = read_card(CHECKPOINTS / f"{SDNN}.safetensors")
     assert card["macs"][-1] - dynn.head_macs.sum().item() == static["macs"][-1]
+
+
+def test_examples_of_two_networks_are_two_curves(outputs):
+    """One attacker may hold any of several networks; no line leads from the end of one curve to the start of the next."""
+    table = design.factors(design.space(outputs, outputs)).assign(
+        dataset="cifar10", model="resnet56", attacker="another architecture"
+    )
+    curves = pd.concat([table.assign(source=source) for source in ("vgg16", "mobilenet")], ignore_index=True)
+    fig = plots.factor_panels(curves)
+    lines = [line.get_xdata() for panel in fig.axes for line in panel.lines]
+    assert max(len(x) for x in lines) == len(design.THRESHOLDS)
+    assert all((np.diff(x) > 0).all() for x in lines if len(x) > 1)
+    assert [text.get_text() for text in fig.legends[0].texts] == ["another architecture"]

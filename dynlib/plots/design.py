@@ -45,24 +45,24 @@ def trade_off_panels(table: pd.DataFrame) -> Figure:
 def factor_panels(
     table: pd.DataFrame, by: str = "attacker", looks: dict[str, tuple] = ATTACKERS, ylabel: str = "robust accuracy (%)"
 ) -> Figure:
-    """The share ``robust`` over the levels of each factor: a row for each dataset and model, a curve for each attacker.
+    """The share ``robust`` over the levels of each factor: a row for each dataset and model, a curve for each attacker and source.
 
     Hollow: the level changes clean accuracy by more than 1 point.
 
     Args:
-        table: rows of ``design.factors`` with ``dataset``, ``model`` and the column ``by``.
-        by: what a curve is drawn for.
+        table: rows of ``design.factors`` with ``dataset``, ``model``, ``source`` and the column ``by``.
+        by: what gives a curve its look.
         looks: colour, marker and dash of each.
         ylabel: what the share is of.
     """
     cells, names = list(table.groupby(["dataset", "model"], sort=False)), list(dict.fromkeys(table.factor))
     levels = {name: list(dict.fromkeys(table[table.factor == name].level)) for name in names}
     widths = [max(len(levels[name]), 3) for name in names]
-    size = (PAGE, 1.4 * len(cells) + 0.9)
+    size = (PAGE, 1.6 * len(cells) + 0.9)
     fig, axes = plt.subplots(len(cells), len(names), figsize=size, sharey="row", squeeze=False, width_ratios=widths)
     for row, ((dataset, model), cell) in zip(axes, cells, strict=True):
         for panel, name in zip(row, names, strict=True):
-            for number, (who, curve) in enumerate(cell[cell.factor == name].groupby(by, sort=False)):
+            for number, ((who, _), curve) in enumerate(cell[cell.factor == name].groupby([by, "source"], sort=False)):
                 colour, marker, dash = looks[who]
                 places = [levels[name].index(level) + 0.1 * (number - 1) for level in curve.level]
                 spread = whiskers(curve, "robust")
@@ -75,6 +75,9 @@ def factor_panels(
             panel.set_xticks(range(len(levels[name])), [level.replace("_", "\n") for level in levels[name]])
             panel.set_xlim(-0.6, len(levels[name]) - 0.4)
             panel.set_xlabel(name)
-        row[0].set_ylabel(f"{ylabel}\n{cell_name(dataset, model)}")
-    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        row[0].set_ylabel(ylabel)
+        row[0].set_title(cell_name(dataset, model), loc="left")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    named = dict(zip(labels, handles, strict=True))  # several sources have one look
+    fig.legend(named.values(), named, loc="outside lower center", ncols=3)
     return fig
