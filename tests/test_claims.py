@@ -97,6 +97,7 @@ def test_what_a_reader_takes_away_is_so(readings):
     assert (surface.low > 0).all()  # a surface of its own
     knobs = design.loc["choice"].value
     assert knobs["only the exits"] > knobs.drop("only the exits").max()  # the exits' position is what counts
+    assert design.loc["choice"].low["only the threshold"] <= 0 < design.loc["choice"].low["only the fall-back"]
 
 
 def test_what_is_said_of_designs_is_so():
