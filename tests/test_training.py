@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from dynlib import checkpoints, data, recipes, training
 from dynlib.checkpoints import RETRAINED, CheckpointError
-from dynlib.recipes import one_cycle, stepwise
+from dynlib.recipes import one_cycle, restarted, stepwise
 from dynlib.training import Training, TrainingError, augment, joint_loss, missing, train_all
 
 
@@ -146,6 +146,7 @@ def test_augmentation_crops_and_flips():
 def test_schedules():
     assert [stepwise(p) for p in (0, 0.34, 0.35, 0.6, 0.85)] == pytest.approx([1, 1, 0.1, 0.01, 0.001])
     assert [one_cycle(p) for p in (0, 0.125, 0.25, 1)] == pytest.approx([0, 0.5, 1, 0])
+    assert [restarted(p) for p in (0, 0.15, 0.599, 0.6, 0.8, 1)] == pytest.approx([0, 1, 0, 1, 0.5, 0], abs=1e-4)
 
 
 def test_unknown_recipe():
