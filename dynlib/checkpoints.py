@@ -33,7 +33,7 @@ KINDS = {"sdnn": Kind("SDNN", "black", "o"), "dynn": Kind("DyNN", "C0", "s"), "i
 RETRAINED = {"dynn_early": (0, 1, 2), "dynn_late": (3, 4, 5), "dynn_sparse": (0, 3)}
 RETRAINED_ON = ("resnet56", "cifar10")
 
-LARGE = 2_000_000  # parameters beyond which weights are stored in 8 bits
+LARGE = 800_000  # parameters beyond which weights are stored in 8 bits
 SCALE = ".scale"
 CHEAPEST = "at most 1 point lost"  # goal of a threshold, against the final exit
 
