@@ -29,7 +29,7 @@ READS = {
     "00_dynamic_networks": ("outputs", "timing"),
     "01_transferability": ("transferability", "same_backbone", "outputs"),
     "02_efficiency": ("efficiency", "transferability"),
-    "03_exit_design": ("outputs", "exit_design"),
+    "03_exit_design": ("outputs", "exit_design", "retrained"),
     "04_early_attack": ("early_attack", "published_attack"),
     "05_attack_design": ("attack_design", "early_attack", "outputs", "exit_design"),
     "06_claims": (

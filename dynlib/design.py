@@ -8,7 +8,7 @@ Everything is read from stored outputs of all exits, so no design needs another 
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import combinations
+from itertools import chain, combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dynlib.checkpoints import new
+from dynlib.checkpoints import RETRAINED, new
 from dynlib.exits import checked_exits
 from dynlib.measures import bootstrap_mean, leaving_places, rate
 from dynlib.mechanisms import FALL_BACKS, ConfidenceExit, Mechanism
@@ -166,6 +166,29 @@ def chosen(table: pd.DataFrame) -> dict:
     lost = start.clean[half:].mean() - best.clean[half:].mean()
     about = {"exits": exit_names(best.exits), "threshold": best.threshold, "fall_back": best.fall_back, "mmacs": best.mmacs}
     return {**about, "n": len(gain), "clean_lost": lost, "gain": gain.mean(), "low": low, "high": high, "per_image": per_image}
+
+
+def retrained_table(clean: dict[str, Outputs], attacked: dict[str, Outputs]) -> pd.DataFrame:
+    """Designs trained for real, beside the same choice of exits of the network that was trained with all of them; default rule.
+
+    Args:
+        clean, attacked: outputs by network: the jointly trained one with all exits first, then those of ``RETRAINED``.
+    Returns:
+        A row for each design and way of training, accuracies with Wilson intervals; ``per_image`` holds whether the attacked images
+        are answered rightly, ``[n]``.
+    """
+    mechanism, rows = ConfidenceExit(DEFAULT_THRESHOLD, DEFAULT_FALL_BACK), []
+    whole, last = next(iter(attacked)), len(next(iter(attacked.values())).logits) - 1
+    for name in attacked:
+        kind = name.split("-")[2]
+        exits = (*RETRAINED.get(kind, range(last)), last)
+        own = tuple(range(len(exits)))
+        for trained, network, chosen in (("for these exits", name, own), ("for all exits", whole, exits)):
+            quiet, loud = (evaluate(outputs[network], chosen, mechanism) for outputs in (clean, attacked))
+            shares = chain(*(rate(found.correct.sum(), len(found.correct)) for found in (quiet, loud)))
+            rows.append((kind, exit_names(exits), trained, *shares, quiet.mmacs.mean().item(), loud.correct.numpy()))
+    names = ["clean", "clean_low", "clean_high", "robust", "robust_low", "robust_high", "mmacs", "per_image"]
+    return pd.DataFrame(rows, columns=["design", "exits", "trained", *names])
 
 
 def leaving_groups(clean: Outputs, attacked: Outputs) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dynlib.checkpoints import KINDS, read_card
+from dynlib.checkpoints import KINDS, RETRAINED, read_card
 from dynlib.data import DIGESTS
 from dynlib.exits import CLASSES
 from dynlib.files import CHECKPOINTS, RESULTS
@@ -49,7 +49,7 @@ def stored(profile: str, experiment: str) -> Iterator[tuple[Path, dict]]:
 
 def _rank(network: str) -> tuple[int, ...]:
     """Of a network among the others: as the paper names them, static before dynamic."""
-    known = (list(DIGESTS), MODELS, list(KINDS))
+    known = (list(DIGESTS), MODELS, [*KINDS, *RETRAINED])
     return tuple(names.index(name) for name, names in zip(network.split("-"), known, strict=True))
 
 
@@ -186,14 +186,16 @@ def read_outputs(profile: str) -> list[Outputs]:
     return found
 
 
-def read_exit_design(profile: str) -> dict[int, dict[tuple[str, str], Outputs]]:
+def read_exit_design(profile: str, experiment: str = "exit_design") -> dict[int, dict[tuple[str, str], Outputs]]:
     """By radius in 255ths, static source and dynamic target: what the target's exits say of the examples made on the source.
+
+    The targets of ``retrained`` are networks that were trained for their design; there radius 0 stands for clean images.
 
     Raises:
         ResultsError: see ``stored``.
     """
     found: dict[int, dict[tuple[str, str], Outputs]] = {}
-    for path, _ in stored(profile, "exit_design"):
+    for path, _ in stored(profile, experiment):
         with named_if_damaged(path):
             tensors = load_file(path)
             labels, packed = tensors.pop("labels"), {}

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import dynlib
-from dynlib import design, experiments, plots
-from dynlib.checkpoints import read_card
+from dynlib import checkpoints, design, experiments, plots
+from dynlib.checkpoints import RETRAINED, read_card
 from dynlib.claims import judge_c3
 from dynlib.files import CHECKPOINTS
 from dynlib.mechanisms import FALL_BACKS, ConfidenceExit
@@ -169,3 +169,32 @@ def test_examples_of_two_networks_are_two_curves(outputs):
     assert max(len(x) for x in lines) == len(design.THRESHOLDS)
     assert all((np.diff(x) > 0).all() for x in lines if len(x) > 1)
     assert [text.get_text() for text in fig.legends[0].texts] == ["another architecture"]
+
+
+def test_retrained_designs_stand_beside_the_choice_from_all_exits(outputs):
+    """The stand-in for a retrained network says at its exits what the whole one says there, so both ways of training agree."""
+    clean = {DYNN: outputs}
+    for kind, exits in RETRAINED.items():
+        name = DYNN.replace("dynn", kind)
+        net = checkpoints.new("resnet56", "cifar10", kind)
+        clean[name] = outputs._replace(network=name, logits=outputs.logits[[*exits, 6]], macs=net.macs)
+    attacked = {name: o._replace(labels=o.labels.roll(1)) for name, o in clean.items()}
+    table = design.retrained_table(clean, attacked)
+    assert table.exits.tolist() == [name for name in ("1 2 3 4 5 6 7", "1 2 3 7", "4 5 6 7", "1 4 7") for _ in range(2)]
+    ways = [rows.reset_index(drop=True) for _, rows in table.groupby("trained", sort=False)]
+    for name in ("clean", "robust", "mmacs"):
+        assert ways[0][name].tolist() == pytest.approx(ways[1][name].tolist())
+    assert table.clean.mean() > 0.7 > table.robust.mean() + 0.3  # the labels of the attacked images were exchanged
+    late = table[table.design == "dynn_late"].iloc[0]
+    assert late.per_image.mean() == late.robust
+    alone = design.evaluate(clean[DYNN], (3, 4, 5, 6), ConfidenceExit(0.9))
+    assert late.clean == pytest.approx(alone.correct.double().mean().item())
+
+
+def test_experiment_stores_clean_outputs_of_retrained_designs(dynn):
+    found = experiments.retrained(SDNN, [DYNN], n_images=5, eps_255=[8], steps=1, seed=0, device="cpu")
+    images, _ = dynlib.data.load("cifar10", "test", 5)
+    with torch.no_grad():
+        expected = dynn(images.float() / 255).argmax(dim=-1)
+    assert unpack(found[f"{DYNN}/0/largest"], found[f"{DYNN}/0/classes"], 10).argmax(dim=-1).equal(expected)
+    assert f"{DYNN}/8/largest" in found

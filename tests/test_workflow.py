@@ -140,7 +140,7 @@ def house(tmp_path):
         profile["same_backbone"].update(TINY)
         profile["efficiency"].update(n_images=12, steps=[2], losses=["taken"])
         profile["published_attack"].update(n_images=1, iterations=2)
-        for experiment in ("outputs", "timing", "exit_design", "early_attack", "attack_design"):
+        for experiment in ("outputs", "timing", "exit_design", "retrained", "early_attack", "attack_design"):
             profile[experiment]["n_images"] = 12
         path.write_text(yaml.safe_dump(profile))
         return copy

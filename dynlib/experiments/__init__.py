@@ -3,7 +3,7 @@
 from dynlib.experiments.clean import outputs, timing
 from dynlib.experiments.common import grid
 from dynlib.experiments.rq1 import efficiency, transferability
-from dynlib.experiments.rq2 import exit_design
+from dynlib.experiments.rq2 import exit_design, retrained
 from dynlib.experiments.rq3 import attack_design, early_attack, published_attack
 
 EXPERIMENTS = {
@@ -12,6 +12,7 @@ EXPERIMENTS = {
     "efficiency": efficiency,
     "outputs": outputs,
     "exit_design": exit_design,
+    "retrained": retrained,
     "early_attack": early_attack,
     "published_attack": published_attack,
     "attack_design": attack_design,

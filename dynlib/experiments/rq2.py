@@ -34,3 +34,19 @@ def exit_design(
                 packed = pack(torch.cat([nets[target](x) for x in adversarial], dim=1))
             stored |= {f"{target}/{eps}/{part}": tensor for part, tensor in packed.items()}
     return {**stored, "labels": labels.cpu()}
+
+
+@torch.no_grad()
+def retrained(
+    source: str, targets: list[str], *, n_images: int, eps_255: list[int], steps: int, seed: int, device: str
+) -> dict[str, Tensor]:
+    """RQ2: the same for networks that were trained for their design, and under radius 0 what they say of clean images.
+
+    Arguments, result and errors as for ``exit_design``.
+    """
+    found = exit_design(source, targets, n_images=n_images, eps_255=eps_255, steps=steps, seed=seed, device=device)
+    for target, net in load_networks(targets, device).items():
+        images, _ = load_images(net.dataset, n_images, device)
+        packed = pack(torch.cat([net(x) for x in images.split(BATCH)], dim=1))
+        found |= {f"{target}/0/{part}": tensor for part, tensor in packed.items()}
+    return found

@@ -1,7 +1,7 @@
 """What the notebooks plot: functions from a table to a figure."""
 
 from dynlib.plots.claims import sensitivity_strips
-from dynlib.plots.design import factor_panels, trade_off_panels
+from dynlib.plots.design import factor_panels, retrained_panels, trade_off_panels
 from dynlib.plots.efficiency import computation_over_radius, cost_ratio_panels, success_over_cost
 from dynlib.plots.exits import accuracy_cost, calibration_lines, easy_to_hard, leaving_bars, overthinking_bars
 from dynlib.plots.gallery import exit_gallery
@@ -36,6 +36,7 @@ __all__ = [
     "rate_matrices",
     "rate_panels",
     "reading_panels",
+    "retrained_panels",
     "robustness_panels",
     "schematic",
     "sensitivity_strips",

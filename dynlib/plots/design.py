@@ -81,3 +81,25 @@ def factor_panels(
     named = dict(zip(labels, handles, strict=True))  # several sources have one look
     fig.legend(named.values(), named, loc="outside lower center", ncols=3)
     return fig
+
+
+def retrained_panels(table: pd.DataFrame) -> Figure:
+    """Designs trained for real beside choices from one network: robust accuracy, clean accuracy and cost.
+
+    Args:
+        table: rows of ``design.retrained_table``.
+    """
+    exits = list(dict.fromkeys(table.exits))
+    fig, axes = plt.subplots(1, 3, figsize=(PAGE, 2.2), sharey=True)
+    for number, (trained, rows) in enumerate(table.groupby("trained", sort=False)):
+        places = [exits.index(chosen) + 0.2 * (number - 0.5) for chosen in rows.exits]
+        look = {"color": f"C{number}", "marker": "so"[number], "ls": "", "label": f"trained {trained}"}
+        for panel, name in zip(axes, ("robust", "clean"), strict=False):
+            panel.errorbar(100 * rows[name], places, xerr=whiskers(rows, name, f"{name}_low", f"{name}_high"), capsize=1.5, **look)
+        axes[2].plot(rows.mmacs, places, **look)
+    axes[0].set_yticks(range(len(exits)), [f"exits {chosen}" for chosen in exits])
+    axes[0].set_ylim(len(exits) - 0.5, -0.5)
+    for panel, name in zip(axes, ("robust accuracy (%)", "clean accuracy (%)", "mean MACs (millions)"), strict=True):
+        panel.set_xlabel(name)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return fig
