@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dynlib.attacks import ATTACKS
 from dynlib.checkpoints import KINDS, RETRAINED, read_card
 from dynlib.data import DIGESTS
 from dynlib.exits import CLASSES
@@ -173,6 +174,12 @@ class Outputs(NamedTuple):
     macs: Tensor
 
 
+# By static source and dynamic target.
+Pairs = dict[tuple[str, str], Outputs]
+# Attack and radius in 255ths.
+Setting = tuple[str, int]
+
+
 def read_outputs(profile: str) -> list[Outputs]:
     """The stored outputs of every network on clean images.
 
@@ -186,25 +193,25 @@ def read_outputs(profile: str) -> list[Outputs]:
     return found
 
 
-def read_exit_design(profile: str, experiment: str = "exit_design") -> dict[int, dict[tuple[str, str], Outputs]]:
-    """By radius in 255ths, static source and dynamic target: what the target's exits say of the examples made on the source.
+def read_exit_design(profile: str, experiment: str = "exit_design") -> dict[Setting, Pairs]:
+    """By attack and radius, then static source and dynamic target: what the target's exits say of the examples made on the source.
 
-    The targets of ``retrained`` are networks that were trained for their design; there radius 0 stands for clean images.
+    The targets of ``retrained`` are networks that were trained for their design; there attack ``"none"`` stands for clean images.
 
     Raises:
         ResultsError: see ``stored``.
     """
-    found: dict[int, dict[tuple[str, str], Outputs]] = {}
+    found: dict[Setting, Pairs] = {}
     for path, _ in stored(profile, experiment):
         with named_if_damaged(path):
             tensors = load_file(path)
             labels, packed = tensors.pop("labels"), {}
             for name, tensor in tensors.items():
-                target, eps, part = name.split("/")
-                packed.setdefault((int(eps), target), {})[part] = tensor
-            for eps, target in sorted(packed, key=lambda key: (key[0], _rank(key[1]))):
-                outputs = _outputs(target, **packed[eps, target], labels=labels)
-                found.setdefault(eps, {})[path.stem, target] = outputs
+                target, attack, eps, part = name.split("/")
+                packed.setdefault((attack, int(eps), target), {})[part] = tensor
+            for attack, eps, target in sorted(packed, key=lambda key: (["none", *ATTACKS].index(key[0]), key[1], _rank(key[2]))):
+                outputs = _outputs(target, **packed[attack, eps, target], labels=labels)
+                found.setdefault((attack, eps), {})[path.stem, target] = outputs
     return found
 
 

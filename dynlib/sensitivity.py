@@ -14,7 +14,7 @@ from dynlib import design, efficiency, measures, results, surface
 from dynlib.attacks import ATTACKS
 from dynlib.attacks.losses import get_loss
 from dynlib.claims import pooled_interval, pooled_ratio, ruled
-from dynlib.results import Outputs
+from dynlib.results import Outputs, Pairs, Setting
 
 MAIN = "main reading"
 COLUMNS = ["claim", "group", "reading", "cells", "above", "value", "low", "high", "ruled"]
@@ -89,23 +89,25 @@ def c2(white: pd.DataFrame) -> pd.DataFrame:
     return _ruled(rows)
 
 
-def c3(clean: dict[str, Outputs], attacked: dict[int, dict[tuple[str, str], Outputs]], eps_255: int) -> pd.DataFrame:
-    """C3 over attackers, radii and what the designer may choose: gains in robust accuracy.
+def c3(clean: dict[str, Outputs], attacked: dict[Setting, Pairs], eps_255: int) -> pd.DataFrame:
+    """C3 over attackers, attacks, radii and what the designer may choose: gains in robust accuracy.
 
     Args:
         clean: outputs by network, see ``results.read_outputs``.
-        attacked: outputs by radius, source and target, see ``results.read_exit_design``.
+        attacked: outputs by attack and radius, source and target, see ``results.read_exit_design``.
         eps_255: radius of the main reading.
     """
     spaces: Spaces = {}
-    for eps, pairs in attacked.items():
+    for (attack, eps), pairs in attacked.items():
         for (source, target), outputs in pairs.items():
             attacker = design.attacker(source, target)
             usual = attacker == "a separate SDNN"
-            if eps == eps_255:
+            if (attack, eps) == ("pgd", eps_255):
                 reading = (MAIN if usual else "attacker", attacker)
-            elif usual:
+            elif usual and attack == "pgd":
                 reading = ("radius", f"{eps}/255")
+            elif usual and eps == eps_255:
+                reading = ("attack", ATTACKS[attack].display)
             else:
                 continue  # one thing at a time
             spaces.setdefault(reading, []).append((target.split("-")[0], design.space(clean[target], outputs)))

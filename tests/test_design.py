@@ -13,6 +13,8 @@ from dynlib.packing import LARGEST, pack, unpack
 from dynlib.results import Outputs, ResultsError
 from tests.test_measures import DYNN, SDNN
 
+PGD = {"name": "pgd", "losses": ["final"], "eps_255": [8], "steps": 2}
+
 
 @pytest.fixture(scope="module")
 def outputs(dynn, sample):
@@ -128,11 +130,12 @@ def test_rule_of_c3(gains, verdict):
 
 
 def test_experiment_stores_the_targets_outputs(sdnn, dynn):
-    found = experiments.exit_design(SDNN, [DYNN], n_images=5, eps_255=[4, 8], steps=2, seed=0, device="cpu")
+    attacks = [{"name": "fgsm", "losses": ["final"], "eps_255": [8]}, PGD | {"eps_255": [4, 8]}]
+    found = experiments.exit_design(SDNN, [DYNN], n_images=5, attacks=attacks, seed=0, device="cpu")
     images, labels = dynlib.data.load("cifar10", "test", 5)
-    for eps in (4, 8):
-        attack = dynlib.attacks.PGD(eps=eps / 255, loss="final", steps=2)
-        logits = unpack(found[f"{DYNN}/{eps}/largest"], found[f"{DYNN}/{eps}/classes"], 10)
+    pgd = {eps: dynlib.attacks.PGD(eps=eps / 255, loss="final", steps=2) for eps in (4, 8)}
+    for name, attack in {"fgsm/8": dynlib.attacks.FGSM(eps=8 / 255), "pgd/4": pgd[4], "pgd/8": pgd[8]}.items():
+        logits = unpack(found[f"{DYNN}/{name}/largest"], found[f"{DYNN}/{name}/classes"], 10)
         with torch.no_grad():
             expected = dynn(attack(sdnn, images.float() / 255, labels).adversarial)
         torch.testing.assert_close(logits.exp().amax(dim=-1), expected.softmax(dim=-1).amax(dim=-1), atol=1e-3, rtol=0)
@@ -192,9 +195,9 @@ def test_retrained_designs_stand_beside_the_choice_from_all_exits(outputs):
 
 
 def test_experiment_stores_clean_outputs_of_retrained_designs(dynn):
-    found = experiments.retrained(SDNN, [DYNN], n_images=5, eps_255=[8], steps=1, seed=0, device="cpu")
+    found = experiments.retrained(SDNN, [DYNN], n_images=5, attacks=[PGD], seed=0, device="cpu")
     images, _ = dynlib.data.load("cifar10", "test", 5)
     with torch.no_grad():
         expected = dynn(images.float() / 255).argmax(dim=-1)
-    assert unpack(found[f"{DYNN}/0/largest"], found[f"{DYNN}/0/classes"], 10).argmax(dim=-1).equal(expected)
-    assert f"{DYNN}/8/largest" in found
+    assert unpack(found[f"{DYNN}/none/0/largest"], found[f"{DYNN}/none/0/classes"], 10).argmax(dim=-1).equal(expected)
+    assert f"{DYNN}/pgd/8/largest" in found

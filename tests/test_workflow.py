@@ -49,7 +49,7 @@ def test_shipped_profiles_are_sound(name):
         ({"transferability": {"attacks": [PGD | {"name": "fgsm"}]}}, "fgsm takes no steps"),
         ({"transferability": {"attacks": [PGD | {"steps": None}]}}, "pgd needs steps"),
         ({"efficiency": {"losses": ["mean"]}}, "unknown loss 'mean'"),
-        ({"exit_design": {"eps_255": [256]}}, "is outside"),
+        ({"exit_design": {"attacks": [PGD | {"eps_255": [256]}]}}, "is outside"),
         ({"early_attack": {"variants": ["final"]}}, "loss 'final' does not pursue"),
         ({"early_attack": {"eps_255": [8, 300]}}, "is outside"),
         ({"published_attack": {"alphas": [-1.0]}}, "alpha -1.0 is negative"),

@@ -81,7 +81,7 @@ def check_experiment(name: str, settings: dict[str, Any]) -> None:
         EarlyAttack(alpha=alpha)
     for spec in settings.get("attacks", []):
         check_call(experiments.grid, spec, f"{name}, attacks", given_elsewhere={"threshold", "seed"})
-        experiments.grid(**spec, threshold=settings["threshold"], seed=settings["seed"])
+        experiments.grid(**spec, seed=settings["seed"])
 
 
 def check_call(function: Callable, given: dict[str, Any], what: str, given_elsewhere: set[str]) -> None:

@@ -53,7 +53,7 @@ def grid(
     steps: int | None = None,
     confidence: float | None = None,
     seeds: list[int] | None = None,
-    threshold: float,
+    threshold: float = 0.9,
     seed: int,
 ) -> list[Attack | CarliniWagner]:
     """One attack with every loss, radius and seed.
@@ -65,7 +65,8 @@ def grid(
         steps: gradient steps, for an attack that iterates.
         confidence: for C&W, which has no ball.
         seeds: of the random starts, by default ``seed`` alone.
-        threshold, seed: as for ``transferability``.
+        threshold: of the confidence exits that the attacker expects, where the loss asks for it.
+        seed: as for ``transferability``.
     Raises:
         ValueError: unknown name, or a value out of range.
     """
