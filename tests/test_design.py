@@ -4,13 +4,15 @@ import pytest
 import torch
 
 import dynlib
-from dynlib import checkpoints, design, experiments, plots
+from dynlib import checkpoints, design, experiments, plots, results
 from dynlib.checkpoints import RETRAINED, read_card
 from dynlib.claims import judge_c3
 from dynlib.files import CHECKPOINTS
+from dynlib.measures import bootstrap_mean
 from dynlib.mechanisms import FALL_BACKS, ConfidenceExit
 from dynlib.packing import LARGEST, pack, unpack
 from dynlib.results import Outputs, ResultsError
+from tests.test_claims import PROFILE
 from tests.test_measures import DYNN, SDNN
 
 PGD = {"name": "pgd", "losses": ["final"], "eps_255": [8], "steps": 2}
@@ -201,3 +203,18 @@ def test_experiment_stores_clean_outputs_of_retrained_designs(dynn):
         expected = dynn(images.float() / 255).argmax(dim=-1)
     assert unpack(found[f"{DYNN}/none/0/largest"], found[f"{DYNN}/none/0/classes"], 10).argmax(dim=-1).equal(expected)
     assert f"{DYNN}/pgd/8/largest" in found
+
+
+def test_what_is_said_of_retrained_designs_is_so():
+    """The end of notebook 3's Figure 3d: early exits over late ones, more so when trained for; few exits over all, not seen."""
+    seen = results.read_exit_design(PROFILE, "retrained")
+    clean, attacked = ({target: o for (_, target), o in seen[setting].items()} for setting in (("none", 0), ("pgd", 8)))
+    table = design.retrained_table(clean, attacked).set_index(["design", "trained"]).per_image
+    gains = {}
+    for first, second in (("dynn_early", "dynn_late"), ("dynn_sparse", "dynn")):
+        for trained in ("for these exits", "for all exits"):
+            gain = table[first, trained].astype(float) - table[second, trained]
+            gains[first, trained] = (gain.mean(), *bootstrap_mean(gain))
+    assert gains["dynn_early", "for these exits"][0] > gains["dynn_early", "for all exits"][0]
+    assert min(gains["dynn_early", trained][1] for trained in ("for these exits", "for all exits")) > 0
+    assert all(low <= 0 <= high for (name, _), (_, low, high) in gains.items() if name == "dynn_sparse")
