@@ -100,6 +100,13 @@ def test_what_a_reader_takes_away_is_so(readings):
     assert design.loc["choice"].low["only the threshold"] <= 0 < design.loc["choice"].low["only the fall-back"]
 
 
+def test_what_is_said_of_cost_is_so():
+    """That C2 hangs on the data: every cell of CIFAR-10 is on the claim's side, none of CIFAR-100."""
+    table = pd.read_csv(figures.FIGURES / PROFILE / "fig2c_cost_ratio.csv")
+    taken = table[table.loss == "taken"].set_index("dataset").log_ratio
+    assert taken["cifar10"].max() < 0 < taken["cifar100"].min()
+
+
 def test_what_is_said_of_designs_is_so():
     """The last of those sentences, in every cell: single early exits, a low threshold, the fall-back."""
     table, fall_back = pd.read_csv(figures.FIGURES / PROFILE / "fig5b_two_attackers.csv"), {"cifar10": [], "cifar100": []}
