@@ -191,6 +191,23 @@ def retrained_table(clean: dict[str, Outputs], attacked: dict[str, Outputs]) -> 
     return pd.DataFrame(rows, columns=["design", "exits", "trained", *names])
 
 
+def retrained_gains(table: pd.DataFrame) -> pd.DataFrame:
+    """Robust accuracy of one design over another's on the same images, for each way of training, with its bootstrap interval.
+
+    Args:
+        table: of ``retrained_table``.
+    Returns:
+        A row for early over late exits and for few over all, ``first`` over ``second``, and each way of training.
+    """
+    per_image, rows = table.set_index(["design", "trained"]).per_image, []
+    exits = table.drop_duplicates("design").set_index("design").exits
+    for first, second in (("dynn_early", "dynn_late"), ("dynn_sparse", "dynn")):
+        for trained in table.trained.unique():
+            gain = per_image[first, trained].astype(float) - per_image[second, trained]
+            rows.append((exits[first], exits[second], trained, gain.mean(), *bootstrap_mean(gain)))
+    return pd.DataFrame(rows, columns=["first", "second", "trained", "gain", "low", "high"])
+
+
 def leaving_groups(clean: Outputs, attacked: Outputs) -> pd.DataFrame:
     """Where images leave the default design: all of them when clean; attacked, those still answered rightly and those fooled.
 

@@ -8,7 +8,6 @@ from dynlib import checkpoints, design, experiments, plots, results
 from dynlib.checkpoints import RETRAINED, read_card
 from dynlib.claims import judge_c3
 from dynlib.files import CHECKPOINTS
-from dynlib.measures import bootstrap_mean
 from dynlib.mechanisms import FALL_BACKS, ConfidenceExit
 from dynlib.packing import LARGEST, pack, unpack
 from dynlib.results import Outputs, ResultsError
@@ -190,6 +189,8 @@ def test_retrained_designs_stand_beside_the_choice_from_all_exits(outputs):
     for name in ("clean", "robust", "mmacs"):
         assert ways[0][name].tolist() == pytest.approx(ways[1][name].tolist())
     assert table.clean.mean() > 0.7 > table.robust.mean() + 0.3  # the labels of the attacked images were exchanged
+    gains = design.retrained_gains(table)
+    assert gains.gain.iloc[0] == pytest.approx(table.robust.iloc[2] - table.robust.iloc[4])  # early exits over late ones
     late = table[table.design == "dynn_late"].iloc[0]
     assert late.per_image.mean() == late.robust
     alone = design.evaluate(clean[DYNN], (3, 4, 5, 6), ConfidenceExit(0.9))
@@ -205,16 +206,20 @@ def test_experiment_stores_clean_outputs_of_retrained_designs(dynn):
     assert f"{DYNN}/pgd/8/largest" in found
 
 
+def test_an_attack_twice_at_one_radius_is_refused():
+    with pytest.raises(ValueError, match="twice at one radius: pgd/8, pgd/8"):
+        experiments.exit_design(SDNN, [DYNN], n_images=5, attacks=[PGD | {"seeds": [0, 1]}], seed=0, device="cpu")
+
+
 def test_what_is_said_of_retrained_designs_is_so():
     """The end of notebook 3's Figure 3d: early exits over late ones, more so when trained for; few exits over all, not seen."""
     seen = results.read_exit_design(PROFILE, "retrained")
     clean, attacked = ({target: o for (_, target), o in seen[setting].items()} for setting in (("none", 0), ("pgd", 8)))
-    table = design.retrained_table(clean, attacked).set_index(["design", "trained"]).per_image
-    gains = {}
-    for first, second in (("dynn_early", "dynn_late"), ("dynn_sparse", "dynn")):
-        for trained in ("for these exits", "for all exits"):
-            gain = table[first, trained].astype(float) - table[second, trained]
-            gains[first, trained] = (gain.mean(), *bootstrap_mean(gain))
-    assert gains["dynn_early", "for these exits"][0] > gains["dynn_early", "for all exits"][0]
-    assert min(gains["dynn_early", trained][1] for trained in ("for these exits", "for all exits")) > 0
-    assert all(low <= 0 <= high for (name, _), (_, low, high) in gains.items() if name == "dynn_sparse")
+    early_over_late, few_over_all = (
+        rows for _, rows in design.retrained_gains(design.retrained_table(clean, attacked)).groupby("first")
+    )
+    assert early_over_late["first"].iloc[0] == "1 2 3 7"
+    assert (early_over_late.low > 0).all()
+    gain = early_over_late.set_index("trained").gain
+    assert gain["for these exits"] > gain["for all exits"]
+    assert ((few_over_all.low <= 0) & (few_over_all.high >= 0)).all()

@@ -53,7 +53,7 @@ def grid(
     steps: int | None = None,
     confidence: float | None = None,
     seeds: list[int] | None = None,
-    threshold: float = 0.9,
+    threshold: float = ConfidenceExit.threshold,
     seed: int,
 ) -> list[Attack | CarliniWagner]:
     """One attack with every loss, radius and seed.

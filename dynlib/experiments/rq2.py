@@ -21,15 +21,18 @@ def exit_design(
         For each target, attack and radius in 255ths its logits, packed (see ``dynlib.packing``), as ``"target/attack/radius/..."``;
         and ``labels`` ``[n]``.
     Raises:
-        ValueError, DataError, CheckpointError: as above.
+        ValueError, DataError, CheckpointError: as above, or an attack twice at one radius.
     """
     nets = load_networks((source, *targets), device)
     images, labels = load_images(nets[source].dataset, n_images, device)
     batches, stored = list(zip(images.split(BATCH), labels.split(BATCH), strict=True)), {}
-    for attack in progress([attack for spec in attacks for attack in grid(**spec, seed=seed)], f"examples of {source}"):
+    runs = [(f"{attack.name}/{round(attack.eps * 255)}", attack) for spec in attacks for attack in grid(**spec, seed=seed)]
+    if len(dict(runs)) < len(runs):
+        raise ValueError(f"an attack is asked for twice at one radius: {', '.join(name for name, _ in runs)}")
+    for name, attack in progress(runs, f"examples of {source}"):
         adversarial = torch.cat([attack(nets[source], x, y).adversarial for x, y in batches])
         for target in targets:
-            stored |= _outputs(f"{target}/{attack.name}/{round(attack.eps * 255)}", nets[target], adversarial)
+            stored |= _outputs(f"{target}/{name}", nets[target], adversarial)
     return {**stored, "labels": labels.cpu()}
 
 
