@@ -16,7 +16,7 @@ import pandas as pd
 
 from dynlib.efficiency import log_ratio
 from dynlib.figures import read_caption
-from dynlib.files import COMMITTED, FIGURES, RESULTS, ROOT, atomic
+from dynlib.files import COMMITTED, FIGURES, PUBLISHED, RESULTS, ROOT, atomic
 from dynlib.measures import bootstrap
 
 README, CSV = ROOT / "README.md", RESULTS / "claims.csv"
@@ -40,6 +40,10 @@ READS = {
         "exit_design",
         "early_attack",
         "attack_design",
+        "efficiency_restart",
+        "exit_design_restart",
+        "early_attack_restart",
+        "attack_design_restart",
     ),
 }
 
@@ -244,7 +248,7 @@ def records(profiles: tuple[str, ...] = COMMITTED) -> pd.DataFrame:
         cost = spent(profile, READS[claim.notebook]) if profile else (None, None)
         command = f"./run_all.sh --profile {profile}" if profile else None
         rows.append(
-            {**about, "reported": claim.reported, **vars(found)}
+            {**about, "reported": claim.reported, **vars(found), "profile": profile}
             | {"notebook": claim.notebook, "command": command, "minutes": cost[0], "device": cost[1]}
         )
     return pd.DataFrame(rows)
@@ -259,16 +263,16 @@ def spent(profile: str, experiments: tuple[str, ...] = ("*",)) -> tuple[int, str
 
 def table(records: pd.DataFrame) -> str:
     """The claims in Markdown."""
-    lines = ["| claim of the paper | what we saw | verdict | scale |", "| --- | --- | --- | --- |"]
+    lines = ["| claim of the paper | what we saw | verdict | scale | profile |", "| --- | --- | --- | --- | --- |"]
     for row in records.itertuples():
         name = f"[{row.claim}](notebooks/{row.notebook}.ipynb)"
-        lines.append(f"| **{name}** {row.sentence} | {row.seen} | **{row.verdict}** | {row.scale} |")
+        lines.append(f"| **{name}** {row.sentence} | {row.seen} | **{row.verdict}** | {row.scale} | `{row.profile}` |")
     return "\n".join(lines)
 
 
-def measured() -> list[str]:
-    """The profiles whose results are here, the largest first."""
-    return [profile for profile in COMMITTED if (RESULTS / profile / "claims").exists()]
+def largest(notebook: str) -> str:
+    """The largest profile that a notebook was run in: not all of them have to be."""
+    return next(profile for profile in COMMITTED if (RESULTS / profile / "minutes" / f"{notebook}.json").exists())
 
 
 def picture() -> str:
@@ -280,38 +284,40 @@ def picture() -> str:
     for profile in COMMITTED:
         path = FIGURES / profile / f"{STORY}.png"
         if path.exists():
-            return f"![The claims under other readings]({path.relative_to(ROOT)})\n\n*{read_caption(path)}*"
+            caption = f"*{read_caption(path)} Profile: `{profile}`.*"
+            return f"![The claims under other readings]({path.relative_to(ROOT)})\n\n{caption}"
     raise ValueError(f"the README's figure {STORY} is missing: run `./run_all.sh`")
 
 
-def effort() -> Iterator[str]:
-    """A line of Markdown for each profile whose results are here: what measuring took."""
-    for profile in measured():
+def effort(records: pd.DataFrame) -> Iterator[str]:
+    """A line of Markdown for each profile that a finding is from: what measuring all its records took."""
+    for profile, rows in records.groupby("profile", sort=False):
         minutes, device = spent(profile)
-        yield f"*Measured by `./run_all.sh --profile {profile}` in {minutes} minutes of one {device}.*"
+        yield f"*{', '.join(rows.claim)}: `./run_all.sh --profile {profile}`, {minutes} minutes of one {device}.*"
 
 
 def contents() -> str:
     """The notebooks in Markdown: what each asks, and how long measuring the records that it reads took, and running it."""
-    profile = measured()[0]
     lines = ["| notebook | question | claim | minutes: records | notebook |", "| --- | --- | --- | ---: | ---: |"]
     for name, experiments in READS.items():
         title = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells[0].source.splitlines()[0]
         question = title.partition(". ")[2]
         about = "all" if name == "06_claims" else ", ".join(claim.id for claim in CLAIMS.values() if claim.notebook == name)
-        running = json.loads((RESULTS / profile / "minutes" / f"{name}.json").read_text())["seconds"] / 60
-        minutes = f"{spent(profile, experiments)[0]} | {running:.1f}"
+        running = json.loads((RESULTS / PUBLISHED / "minutes" / f"{name}.json").read_text())["seconds"] / 60
+        minutes = f"{spent(PUBLISHED, experiments)[0]} | {running:.1f}"
         lines.append(f"| [{name}](notebooks/{name}.ipynb) | {question} | {about} | {minutes} |")
+    total, device = spent(PUBLISHED)
     note = (
-        f"*Minutes of one {spent(profile)[1]}, in the profile `{profile}`: measuring the records that the notebook reads, and "
-        "running the notebook on them. Notebooks share records.*"
+        f"*Minutes of one {device}, in the profile `{PUBLISHED}`: measuring the records that the notebook reads, and running the "
+        f"notebook on them. Notebooks share records: all together take {total} minutes.*"
     )
     return "\n".join([*lines, "", note])
 
 
 def rendered(text: str) -> str:
     """The README's text with all that is generated made anew."""
-    blocks = {"claims": "\n".join([picture(), "", table(records()), "", *effort()]), "notebooks": contents()}
+    found = records()
+    blocks = {"claims": "\n".join([picture(), "", table(found), "", *effort(found)]), "notebooks": contents()}
     for name, block in blocks.items():
         begin, end = BEGIN.format(name), END.format(name)
         before, _, rest = text.partition(begin)

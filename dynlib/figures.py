@@ -85,13 +85,14 @@ def index() -> str:
         "",
     ]
     for profile in COMMITTED:
-        for png in sorted((FIGURES / profile).glob("*.png")):
+        pngs = sorted((FIGURES / profile).glob("*.png"))
+        lines += [f"## By `./run_all.sh --profile {profile}`", ""] if pngs else []
+        for png in pngs:
             path, number = f"{profile}/{png.stem}", png.stem[3]
             notebook = next((ROOT / "notebooks").glob(f"{number:0>2}_*.ipynb")).name
             picture = f'[<img src="{path}.png" width="360" alt="{png.stem}">]({path}.png)'
-            lines += [f"## {png.stem}", "", picture, "", read_caption(png), ""]
-            lines += [f"[PDF]({path}.pdf), [data]({path}.csv), made in [{notebook}](../notebooks/{notebook})"]
-            lines += [f"by `./run_all.sh --profile {profile}`", ""]
+            lines += [f"### {png.stem}", "", picture, "", read_caption(png), ""]
+            lines += [f"[PDF]({path}.pdf), [data]({path}.csv), made in [{notebook}](../notebooks/{notebook})", ""]
     return "\n".join(lines)
 
 

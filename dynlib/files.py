@@ -12,6 +12,7 @@ CHECKPOINTS = ROOT / "checkpoints"
 RESULTS = ROOT / "results"
 FIGURES = ROOT / "figures"
 COMMITTED = ("paper", "overnight", "quick")  # profiles whose results and figures are committed, the largest first
+PUBLISHED = "quick"  # the one whose outputs the notebooks carry
 
 
 @contextmanager

@@ -87,17 +87,17 @@ def read_seeds(profile: str) -> list[int]:
     return sorted({int(seed) for seed in _tables(profile, "transferability", _seeded).seed.dropna()})
 
 
-def read_efficiency(profile: str) -> pd.DataFrame:
+def read_efficiency(profile: str, experiment: str = "efficiency") -> pd.DataFrame:
     """All records of what attacks cost, as above; ``made`` and ``macs`` hold each image's steps and MACs, int ``[n]``.
 
     Raises:
         ResultsError: see ``stored``.
     """
-    return _tables(profile, "efficiency", _costs)
+    return _tables(profile, experiment, _costs)
 
 
 def read_early(profile: str, experiment: str) -> pd.DataFrame:
-    """All records of ``early_attack``, ``published_attack`` or ``attack_design``; per-image columns as above, empty ones ``[0]``.
+    """All records of an experiment with the Early Attack; per-image columns as above, empty ones ``[0]``.
 
     Raises:
         ResultsError: see ``stored``.

@@ -17,6 +17,7 @@ from dynlib.claims import pooled_interval, pooled_ratio, ruled
 from dynlib.results import Outputs, Pairs, Setting
 
 MAIN = "main reading"
+RESTART = ("random start", "another")
 COLUMNS = ["claim", "group", "reading", "cells", "above", "value", "low", "high", "ruled"]
 
 
@@ -30,12 +31,16 @@ def readings(profile: str, threshold: float, eps_255: int) -> pd.DataFrame:
     clean = {outputs.network: outputs for outputs in results.read_outputs(profile)}
     tables = (
         c1(records, results.read_records(profile, "same_backbone"), threshold, eps_255),
-        c2(efficiency.white_box(results.read_efficiency(profile))),
-        c3(clean, results.read_exit_design(profile), eps_255),
-        c4_surface(results.read_early(profile, "early_attack"), eps_255),
-        c4_design(surface.design_table(results.read_early(profile, "attack_design")), eps_255),
+        c2(*(efficiency.white_box(results.read_efficiency(profile, name)) for name in _with_restart("efficiency"))),
+        c3(clean, *(results.read_exit_design(profile, name) for name in _with_restart("exit_design")), eps_255),
+        c4_surface(*(results.read_early(profile, name) for name in _with_restart("early_attack")), eps_255),
+        c4_design(*(surface.design_table(results.read_early(profile, name)) for name in _with_restart("attack_design")), eps_255),
     )
     return pd.concat(tables, ignore_index=True)
+
+
+def _with_restart(experiment: str) -> tuple[str, str]:
+    return experiment, f"{experiment}_restart"
 
 
 def c1(records: dict[int, pd.DataFrame], same_backbone: pd.DataFrame, threshold: float, eps_255: int) -> pd.DataFrame:
@@ -70,11 +75,12 @@ def c1(records: dict[int, pd.DataFrame], same_backbone: pd.DataFrame, threshold:
     return _ruled((claim, group, reading, *_mean(cells, "difference")) for claim, group, reading, cells in found if len(cells))
 
 
-def c2(white: pd.DataFrame) -> pd.DataFrame:
-    """C2 over losses and currencies: costs per success on the DyNN over those on the SDNN, where below 1 is the claim's side.
+def c2(white: pd.DataFrame, restarted: pd.DataFrame) -> pd.DataFrame:
+    """C2 over losses, currencies and random starts: costs per success on the DyNN over those on the SDNN; below 1 supports.
 
     Args:
         white: of ``efficiency.white_box``.
+        restarted: the same of the main reading from another random start.
     """
     rows = []
     for spent, currency in (("mmacs", "MACs"), ("steps", "gradient steps")):
@@ -86,15 +92,17 @@ def c2(white: pd.DataFrame) -> pd.DataFrame:
             else:
                 about = ("currency", currency) if loss == "taken" else ("currency, loss", f"{currency}, {display}")
             rows.append(("C2", *about, -cells.log_ratio, *pooled_ratio(cells)))
-    return _ruled(rows)
+    again = efficiency.cost_ratios(restarted)
+    return _ruled([*rows, ("C2", *RESTART, -again.log_ratio, *pooled_ratio(again))])
 
 
-def c3(clean: dict[str, Outputs], attacked: dict[Setting, Pairs], eps_255: int) -> pd.DataFrame:
-    """C3 over attackers, attacks, radii and what the designer may choose: gains in robust accuracy.
+def c3(clean: dict[str, Outputs], attacked: dict[Setting, Pairs], restarted: dict[Setting, Pairs], eps_255: int) -> pd.DataFrame:
+    """C3 over attackers, attacks, radii, random starts and what the designer may choose: gains in robust accuracy.
 
     Args:
         clean: outputs by network, see ``results.read_outputs``.
         attacked: outputs by attack and radius, source and target, see ``results.read_exit_design``.
+        restarted: the same of the main reading from another random start.
         eps_255: radius of the main reading.
     """
     spaces: Spaces = {}
@@ -111,14 +119,17 @@ def c3(clean: dict[str, Outputs], attacked: dict[Setting, Pairs], eps_255: int) 
             else:
                 continue  # one thing at a time
             spaces.setdefault(reading, []).append((target.split("-")[0], design.space(clean[target], outputs)))
+    for (_, target), outputs in restarted["pgd", eps_255].items():
+        spaces.setdefault(RESTART, []).append((target.split("-")[0], design.space(clean[target], outputs)))
     return _designs("C3", spaces)
 
 
-def c4_surface(records: pd.DataFrame, eps_255: int) -> pd.DataFrame:
-    """C4's first half over radii, objectives and the way exits were trained: what Early PGD opens beyond PGD.
+def c4_surface(records: pd.DataFrame, restarted: pd.DataFrame, eps_255: int) -> pd.DataFrame:
+    """C4's first half over radii, objectives, random starts and the way exits were trained: what Early PGD opens beyond PGD.
 
     Args:
         records: of ``early_attack``, see ``results.read_early``.
+        restarted: the same of the main reading from another random start.
         eps_255: radius of the main reading.
     """
     ours, kind = records[records.attack == "early_pgd"], records.source.str.split("-").str[2]
@@ -131,19 +142,24 @@ def c4_surface(records: pd.DataFrame, eps_255: int) -> pd.DataFrame:
     for group, reading, of_kind, eps, loss in found:
         gains = surface.surface_gains(records[kind == of_kind], eps, loss)
         rows.append(("C4, surface", group, reading, *_mean(gains, "gain")))
-    return _ruled(rows)
+    again = surface.surface_gains(restarted, eps_255, losses[0])
+    return _ruled([*rows, ("C4, surface", *RESTART, *_mean(again, "gain"))])
 
 
-def c4_design(designs: pd.DataFrame, eps_255: int) -> pd.DataFrame:
-    """C4's second half over radii, the way exits were trained and what the designer may choose: gains in what withstands.
+def c4_design(designs: pd.DataFrame, restarted: pd.DataFrame, eps_255: int) -> pd.DataFrame:
+    """C4's second half over radii, random starts, training and what the designer may choose: gains in what withstands.
 
     Args:
         designs: of ``surface.design_table``.
+        restarted: the same of the main reading from another random start.
         eps_255: radius of the main reading.
     """
     spaces: Spaces = {}
-    for (dataset, _, kind, eps), table in designs.groupby(["dataset", "model", "kind", "eps_255"], sort=False):
-        if kind != "dynn":
+    both = pd.concat([designs.assign(restart=False), restarted.assign(restart=True)])
+    for (restart, dataset, _, kind, eps), table in both.groupby(["restart", "dataset", "model", "kind", "eps_255"], sort=False):
+        if restart:
+            reading = RESTART
+        elif kind != "dynn":
             reading = ("training", "exits only" if eps == eps_255 else f"exits only, {eps}/255")
         else:
             reading = (MAIN if eps == eps_255 else "radius", f"{eps}/255")

@@ -11,14 +11,13 @@ import yaml
 from PIL import Image
 
 from dynlib import claims, design, efficiency, figures, sensitivity
-from dynlib.files import COMMITTED, RESULTS, ROOT
+from dynlib.files import ROOT
 
 CFF_KEYS = {
     *("abstract", "authors", "cff-version", "commit", "contact", "date-released", "doi", "identifiers", "keywords", "license"),
     *("license-url", "message", "preferred-citation", "references", "repository", "repository-artifact", "repository-code"),
     *("title", "type", "url", "version"),
 }
-PROFILE = next(profile for profile in COMMITTED if (RESULTS / profile).exists())
 
 
 def test_readme_table_is_current():
@@ -40,6 +39,20 @@ def test_stale_readme_is_noticed(monkeypatch, tmp_path):
     assert "something else" in claims.rendered(text) != text
     with pytest.raises(ValueError, match="lost the marks"):
         claims.rendered("no table here")
+
+
+def test_largest_profile_of_each_claim_is_shown(monkeypatch, tmp_path):
+    """A larger profile need not hold all of them."""
+    monkeypatch.setattr(claims, "RESULTS", tmp_path)
+    for profile, found in {"quick": ("C1", "C2"), "overnight": ("C1",)}.items():
+        for claim in found:
+            claims.record(claim, claims.Finding(f"{claim} in {profile}", "open", "none"), profile)
+            with claims.atomic(tmp_path / profile / "minutes" / f"{claims.CLAIMS[claim].notebook}.json") as path:
+                path.write_text("{}")
+    records = claims.records()
+    assert records.seen.tolist()[:3] == ["C1 in overnight", "C2 in quick", "not measured yet"]
+    assert [claims.largest(notebook) for notebook in records.notebook[:2]] == records.profile.tolist()[:2] == ["overnight", "quick"]
+    assert [line.partition(":")[0] for line in claims.effort(records)] == ["*C1", "*C2"]
 
 
 def test_records_are_complete_and_hold_no_number_of_the_paper():
@@ -71,7 +84,7 @@ def test_rule_by_hand(cells, low, high, expected):
 @pytest.fixture(scope="module")
 def readings():
     """All readings of all claims, from the committed results; each claim's main reading first."""
-    table = sensitivity.readings(PROFILE, 0.9, 8)
+    table = sensitivity.readings(claims.largest("06_claims"), 0.9, 8)
     return {claim: rows.set_index(["group", "reading"]) for claim, rows in table.groupby("claim")}
 
 
@@ -82,7 +95,7 @@ def test_main_reading_is_the_one_that_was_judged(readings, claim):
     assert main.name[0] == sensitivity.MAIN
     values = [main.value, main.low, main.high]
     text = [f"{v:.2f}" for v in values] if claim == "C2" else [f"{100 * v:+.1f}" for v in values]
-    seen = claims.finding(claim[:2], PROFILE).seen
+    seen = claims.finding(claim[:2], claims.largest("06_claims")).seen
     assert f"{text[0]} times the MACs" in seen if claim == "C2" else f"{text[0]} points" in seen
     assert f"[{text[1]}, {text[2]}]" in seen
 
@@ -100,16 +113,21 @@ def test_what_a_reader_takes_away_is_so(readings):
     assert design.loc["choice"].low["only the threshold"] <= 0 < design.loc["choice"].low["only the fall-back"]
 
 
+def drawn(notebook: str, figure: str) -> pd.DataFrame:
+    """The data behind a figure, of the largest profile."""
+    return pd.read_csv(figures.FIGURES / claims.largest(notebook) / f"{figure}.csv")
+
+
 def test_what_is_said_of_cost_is_so():
     """That C2 hangs on the data: every cell of CIFAR-10 is on the claim's side, none of CIFAR-100."""
-    table = pd.read_csv(figures.FIGURES / PROFILE / "fig2c_cost_ratio.csv")
+    table = drawn("02_efficiency", "fig2c_cost_ratio")
     taken = table[table.loss == "taken"].set_index("dataset").log_ratio
     assert taken["cifar10"].max() < 0 < taken["cifar100"].min()
 
 
 def test_what_is_said_of_designs_is_so():
     """The last of those sentences, in every cell: single early exits, a low threshold, the fall-back."""
-    table, fall_back = pd.read_csv(figures.FIGURES / PROFILE / "fig5b_two_attackers.csv"), {"cifar10": [], "cifar100": []}
+    table, fall_back = drawn("05_attack_design", "fig5b_two_attackers"), {"cifar10": [], "cifar100": []}
     for (dataset, _), cell in table.groupby(["dataset", "model"]):
         start = cell[cell.default].iloc[0]
         late = cell[cell.factor == "first exit"].iloc[-1]
@@ -123,7 +141,7 @@ def test_what_is_said_of_designs_is_so():
         fall_back[dataset].append(cell[(cell.factor == "fall-back") & (cell.level == "final")].gain.item())
     assert min(fall_back["cifar100"]) > max(fall_back["cifar10"])
     # Its price stands in notebook 3, which has ten times as many images.
-    table = pd.read_csv(figures.FIGURES / PROFILE / "fig3b_factors.csv")
+    table = drawn("03_exit_design", "fig3b_factors")
     for _, cell in table[(table.attacker == "a separate SDNN") & (table.factor == "threshold")].groupby(["dataset", "model"]):
         clean = cell.set_index("level").clean
         assert clean.iloc[0] < clean[str(design.DEFAULT_THRESHOLD)]
@@ -136,9 +154,10 @@ def test_a_reading_that_says_otherwise_is_ruled_otherwise():
         columns = (np.full(10, True), np.full(10, True), np.full(10, steps), np.full(10, mmacs))
         rows.append(("cifar10", "resnet56", kind, loss, 0.1, *columns))
     white = pd.DataFrame(rows, columns=[*efficiency.NETWORKS, "seconds", "counts", "success", "steps", "mmacs"])
-    macs, steps = sensitivity.c2(white).itertuples()
+    macs, steps, again = sensitivity.c2(white, white).itertuples()
     assert (macs.value, macs.ruled) == (pytest.approx(0.5), "supported")
     assert (steps.value, steps.ruled) == (pytest.approx(2), "contradicted")
+    assert (again.group, again.value) == ("random start", macs.value)
 
 
 def test_a_choice_that_hangs_on_the_half_is_shown():
@@ -147,7 +166,9 @@ def test_a_choice_that_hangs_on_the_half_is_shown():
     about = ("cifar10", "resnet56", "dynn", 8)
     rows = [(*about, exits, 0.9, "most_confident", right, robust, 1.0) for exits, robust in (((0, 1, 2), ~first), ((1, 2), first))]
     columns = ["dataset", "model", "kind", "eps_255", "exits", "threshold", "fall_back", "clean", "robust", "mmacs"]
-    table = sensitivity.c4_design(pd.DataFrame(rows, columns=columns), 8).set_index("reading")
+    designs = pd.DataFrame(rows, columns=columns)
+    table = sensitivity.c4_design(designs, designs, 8).set_index("reading")
+    assert table.loc["another"].value == table.loc["8/255, all choices"].value
     assert table.loc["8/255, all choices", ["value", "ruled"]].tolist() == [-1, "contradicted"]
     assert table.loc["chosen on the other half", ["value", "ruled"]].tolist() == [0, "not supported"]
 

@@ -4,14 +4,12 @@ import pytest
 import torch
 
 import dynlib
-from dynlib import checkpoints, design, experiments, plots, results
+from dynlib import checkpoints, claims, design, experiments, plots, results
 from dynlib.checkpoints import RETRAINED, read_card
-from dynlib.claims import judge_c3
 from dynlib.files import CHECKPOINTS
 from dynlib.mechanisms import FALL_BACKS, ConfidenceExit
 from dynlib.packing import LARGEST, pack, unpack
 from dynlib.results import Outputs, ResultsError
-from tests.test_claims import PROFILE
 from tests.test_measures import DYNN, SDNN
 
 PGD = {"name": "pgd", "losses": ["final"], "eps_255": [8], "steps": 2}
@@ -125,7 +123,7 @@ def test_rule_of_c3(gains, verdict):
     rng = np.random.default_rng(1)
     arrays = [np.sign(gain) * (rng.random(300) < abs(gain)) for gain in gains]
     table = pd.DataFrame({"dataset": "cifar10", "n": 300, "gain": [a.mean() for a in arrays], "per_image": arrays})
-    finding = judge_c3(table.assign(clean_lost=0.012))
+    finding = claims.judge_c3(table.assign(clean_lost=0.012))
     assert finding.verdict == verdict
     assert finding.seen.endswith("for +1.2 points of clean accuracy lost")
 
@@ -213,7 +211,7 @@ def test_an_attack_twice_at_one_radius_is_refused():
 
 def test_what_is_said_of_retrained_designs_is_so():
     """The end of notebook 3's Figure 3d: early exits over late ones, more so when trained for; few exits over all, not seen."""
-    seen = results.read_exit_design(PROFILE, "retrained")
+    seen = results.read_exit_design(claims.largest("03_exit_design"), "retrained")
     clean, attacked = ({target: o for (_, target), o in seen[setting].items()} for setting in (("none", 0), ("pgd", 8)))
     early_over_late, few_over_all = (
         rows for _, rows in design.retrained_gains(design.retrained_table(clean, attacked)).groupby("first")

@@ -13,7 +13,7 @@ import nbformat
 import pytest
 import yaml
 
-from dynlib.experiments import EXPERIMENTS
+from dynlib.experiments import EXPERIMENTS, RESTARTS
 from dynlib.files import ROOT
 from workflow import run
 from workflow.run import ProfileError, load_profile
@@ -25,7 +25,13 @@ TINY = {"n_images": 12, "attacks": [PGD]}
 
 @pytest.mark.parametrize("name", ["smoke", "quick", "overnight", "paper"])
 def test_shipped_profiles_are_sound(name):
-    assert load_profile(name)["notebooks"]
+    profile = load_profile(name)
+    assert profile["notebooks"]
+    for restart, experiment in RESTARTS.items():
+        again, first = profile[restart], profile[experiment]
+        assert again.keys() == first.keys()
+        assert again["n_images"] == first["n_images"]  # the same images
+        assert again["seed"] != first["seed"]
 
 
 @pytest.mark.parametrize(
@@ -56,6 +62,8 @@ def test_shipped_profiles_are_sound(name):
         ({"attack_design": {"thresholds": [1.0]}}, "threshold 1.0 is outside"),
         ({"timing": {"batches": [0]}}, "batches is .0.: need at least 1"),
         ({"outputs": {"threshold": 0.9}}, "unknown setting of outputs 'threshold'"),
+        ({"restarts": {"timing": {"seed": 1}}}, "unknown restart 'timing'"),
+        ({"restarts": {name: {"sed": 1} for name in RESTARTS.values()}}, "unknown setting of efficiency_restart 'sed'"),
         ({"transferability": {"threshold": 1.5}}, "threshold 1.5 is outside"),
         ({"transferability": {"other_thresholds": [0.5, 0.0]}}, "threshold 0.0 is outside"),
         ({"notebooks": {"01_transferability": {"main_eps": 8}}}, "no parameter 'main_eps'"),
@@ -169,7 +177,7 @@ def dates(house: Path) -> dict[Path, float]:
 def produced(house: Path) -> dict[str, bytes]:
     """All that must be the same, byte for byte, on a second run: everything but what was measured with a clock."""
     files = [*house.glob("figures/smoke/*"), *house.glob("results/smoke/claims/*")]
-    timed = {"efficiency", "timing"}
+    timed = {"efficiency", "efficiency_restart", "timing"}
     for experiment in EXPERIMENTS.keys() - timed:
         files += house.glob(f"results/smoke/{experiment}/*.[cs]*")
     return {str(path.relative_to(house)): path.read_bytes() for path in files}

@@ -9,9 +9,7 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from dynlib.files import RESULTS, ROOT, atomic
-
-PUBLISHED = "quick"
+from dynlib.files import PUBLISHED, RESULTS, ROOT, atomic
 
 
 def source_digest(path: Path) -> str:

@@ -21,7 +21,7 @@ from dynlib.files import CHECKPOINTS, RESULTS, ROOT
 from dynlib.mechanisms import ConfidenceExit
 
 PROFILES = ROOT / "workflow" / "profiles"
-KEYS = {"networks", "recipe", "device", "notebooks", *experiments.EXPERIMENTS}
+KEYS = {"networks", "recipe", "device", "notebooks", "restarts", *experiments.EXPERIMENTS} - {*experiments.RESTARTS}
 
 
 class ProfileError(ValueError):
@@ -30,6 +30,9 @@ class ProfileError(ValueError):
 
 def load_profile(name: str) -> dict[str, Any]:
     """A profile's settings, every name, type and range checked before anything runs.
+
+    Its ``restarts`` say what differs where an experiment is run again; they come back as experiments of their own, with the rest of
+    that experiment's settings.
 
     Raises:
         ProfileError: naming the profile, the setting and what is wrong with it.
@@ -40,6 +43,9 @@ def load_profile(name: str) -> dict[str, Any]:
             raise ProfileError(f"there is no {path.relative_to(ROOT)}")
         profile = yaml.safe_load(path.read_text())
         check_names(profile, KEYS, "settings")
+        changes = profile.pop("restarts")
+        check_names(changes, {*experiments.RESTARTS.values()}, "restart")
+        profile |= {restart: {**profile[name], **changes[name]} for restart, name in experiments.RESTARTS.items()}
         for dataset, models in profile["networks"].items():
             for network in (network_id(model, dataset, kind) for model in models for kind in KINDS):
                 if profile["recipe"] is None and not (CHECKPOINTS / f"{network}.safetensors").exists():

@@ -18,5 +18,8 @@ EXPERIMENTS = {
     "attack_design": attack_design,
     "timing": timing,
 }
+# Those whose main reading is measured again, from another random start.
+RESTARTS = {f"{name}_restart": name for name in ("efficiency", "exit_design", "early_attack", "attack_design")}
+EXPERIMENTS |= {restart: EXPERIMENTS[name] for restart, name in RESTARTS.items()}
 
-__all__ = ["EXPERIMENTS", "grid", *(function.__name__ for function in EXPERIMENTS.values())]
+__all__ = ["EXPERIMENTS", "RESTARTS", "grid", *(function.__name__ for function in EXPERIMENTS.values())]
