@@ -107,6 +107,10 @@ def test_what_a_reader_takes_away_is_so(readings):
     assert abs(c1.loc["training", "exits only"].value) < abs(c1.iloc[0].value)  # whether weights are shared
     assert c2.iloc[0].high < 1 < c2.loc["currency", "gradient steps"].low  # in which currency
     assert (c3.loc["choice"].value < c3.iloc[0].value).all()  # one knob gains less than all
+    for rows in (c1, c2, c3, surface, design):
+        main, (again,) = rows.iloc[0], rows.loc["random start"].itertuples()
+        assert main.low <= again.value <= main.high
+        assert (again.ruled == main.ruled) == (rows is not c3)
     assert (surface.low > 0).all()  # a surface of its own
     knobs = design.loc["choice"].value
     assert knobs["only the exits"] > knobs.drop("only the exits").max()  # the exits are what counts
