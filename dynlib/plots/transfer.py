@@ -25,13 +25,14 @@ def rate_panels(table: pd.DataFrame, labels: dict[str, str], ylabel: str) -> Fig
     """
     cells, attacks = list(table.groupby(["dataset", "model"], sort=False)), [name for name in ATTACKS if name in set(table.attack)]
     size = (PAGE, 1.4 * len(cells) + 0.9)
+    separator = ", " if len(attacks) <= 3 else "\n"  # no room for long titles beside each other
     fig, axes = plt.subplots(len(cells), len(attacks), figsize=size, sharex=True, sharey=True, squeeze=False)
     for row, ((dataset, model), cell) in zip(axes, cells, strict=True):
         for panel, attack in zip(row, attacks, strict=True):
             for (kind, loss), curve in cell[cell.attack == attack].groupby(["kind", "loss"], sort=False):
                 name = labels[kind] if kind == "sdnn" else f"{labels[kind]}, {get_loss(loss).display}"
                 rate_curve(panel, curve.sort_values("eps_255"), kind, loss, name)
-            panel.set_title(f"{ATTACKS[attack].display}, {cell_name(dataset, model)}")
+            panel.set_title(f"{ATTACKS[attack].display}{separator}{cell_name(dataset, model)}")
             panel.set_xscale("log", base=2)
             panel.set_xticks(sorted(set(table.eps_255)), sorted(set(table.eps_255)))
             panel.set_ylim(-3, 103)
@@ -138,6 +139,6 @@ def reading_panels(table: pd.DataFrame) -> Figure:
             places = [ticks.index(reading) + shift for reading in rows.reading]
             axes.errorbar(places, 100 * rows.difference, spread, capsize=1.5, label=get_loss(loss).display, **look)
         axes.axhline(0, color="black", lw=0.6)
-        axes.set_xticks(range(len(ticks)), ticks)
+        axes.set_xticks(range(len(ticks)), [tick.replace(" ", "\n") for tick in ticks])
 
     return panels(table, draw, "threshold of the DyNN", "difference (points)")
