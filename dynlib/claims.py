@@ -258,7 +258,7 @@ def spent(profile: str, experiments: tuple[str, ...] = ("*",)) -> tuple[int, str
     """Minutes of one device that measuring has taken, and the device, by the provenance of the results."""
     paths = [path for name in experiments for path in (RESULTS / profile).glob(f"{name}/cifar*.json")]
     results = [json.loads(path.read_text()) for path in paths]
-    return round(sum(r["device_seconds"] for r in results) / 60), " and ".join(sorted({r["device"] for r in results}))
+    return round(sum(r["device_seconds"] for r in results) / 60), " or ".join(sorted({r["device"] for r in results}))
 
 
 def table(records: pd.DataFrame) -> str:
@@ -290,10 +290,10 @@ def picture() -> str:
 
 
 def effort(records: pd.DataFrame) -> Iterator[str]:
-    """A line of Markdown for each profile that a finding is from: what measuring all its records took."""
+    """A line of Markdown for each profile that a finding is from: what measuring those of its records that are here took."""
     for profile, rows in records.groupby("profile", sort=False):
         minutes, device = spent(profile)
-        yield f"*{', '.join(rows.claim)}: `./run_all.sh --profile {profile}`, {minutes} minutes of one {device}.*"
+        yield f"*{', '.join(rows.claim)}: profile `{profile}`, whose records here took {minutes} minutes of one {device}.*"
 
 
 def contents() -> str:
