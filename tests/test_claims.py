@@ -122,6 +122,28 @@ def drawn(notebook: str, figure: str) -> pd.DataFrame:
     return pd.read_csv(figures.FIGURES / claims.largest(notebook) / f"{figure}.csv")
 
 
+def test_what_is_said_of_the_published_attack_is_so():
+    """What notebook 4 says of the weight of the final exit, on CIFAR-10."""
+    table = drawn("04_early_attack", "fig4a_published").query("dataset == 'cifar10'").set_index("model")
+    small, one, large = table[table.alpha <= 0.01], table[table.alpha == 1], table[table.alpha > 1]
+    assert small.kept.max() == 0
+    assert one.deployed.min() > 0.5
+    assert (one.index[one.strict > 0.5] == ["resnet56"]).all()
+    assert large.kept.min() > 0.95
+    assert large.strict.max() < 0.05
+    assert (large.l2 >= 3 * one.l2.reindex(large.index)).all()
+    assert table.linf.min() > 30
+
+
+def test_what_is_said_of_the_objectives_is_so():
+    """What notebook 4 says of exits weighted by their confidence."""
+    table = drawn("04_early_attack", "fig4c_ablation").query("goal == 'deployed'")
+    surface = table.pivot(index=["dataset", "model"], columns="loss", values="surface")
+    gain = surface["early=log-probability/confidence"] - surface["early=log-probability/equal"]
+    assert len(gain) == claims.CELLS
+    assert (100 * gain.agg(["min", "max"])).round().tolist() == [1, 19]
+
+
 def test_what_is_said_of_cost_is_so():
     """That C2 hangs on the data: every cell of CIFAR-10 is on the claim's side, none of CIFAR-100."""
     table = drawn("02_efficiency", "fig2c_cost_ratio")
