@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from dynlib.attacks.losses import get_loss
 from dynlib.checkpoints import KINDS
+from dynlib.data import DATASET_NAMES
 from dynlib.figures import PAGE, whiskers
 from dynlib.models import DISPLAY_NAMES
 from dynlib.plots.exits import panels
@@ -99,7 +100,8 @@ def transfer_matrices(table: pd.DataFrame, measures: dict[str, str]) -> Figure:
         for panel, (measure, title) in zip(row, measures.items(), strict=True):
             matrix = table[table.dataset == dataset].pivot(index="made", columns="shown", values=measure)
             order = [model for model in DISPLAY_NAMES if model in matrix.index]
-            heat(panel, matrix.loc[order, order].rename(index=DISPLAY_NAMES, columns=DISPLAY_NAMES), title)
+            shown = matrix.loc[order, order].rename(index=DISPLAY_NAMES, columns=DISPLAY_NAMES)
+            heat(panel, shown, f"{DATASET_NAMES[dataset]}: {title}")
     return fig
 
 
