@@ -138,10 +138,14 @@ def test_what_is_said_of_the_published_attack_is_so():
 def test_what_is_said_of_the_objectives_is_so():
     """What notebook 4 says of exits weighted by their confidence."""
     table = drawn("04_early_attack", "fig4c_ablation").query("goal == 'deployed'")
-    surface = table.pivot(index=["dataset", "model"], columns="loss", values="surface")
-    gain = surface["early=log-probability/confidence"] - surface["early=log-probability/equal"]
+    equal, confidence = (
+        table[table.loss == f"early=log-probability/{weighting}"].set_index(["dataset", "model"])
+        for weighting in ("equal", "confidence")
+    )
+    gain = confidence.surface - equal.surface
     assert len(gain) == claims.CELLS
     assert (100 * gain.agg(["min", "max"])).round().tolist() == [1, 19]
+    assert (confidence.low < equal.high).all()
 
 
 def test_what_is_said_of_cost_is_so():
