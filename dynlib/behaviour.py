@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from dynlib import data
-from dynlib.checkpoints import CHEAPEST
-from dynlib.exits import MultiExitNetwork
 from dynlib.mechanisms import FALL_BACKS, ConfidenceExit, Mechanism
+from dynlib.networks.checkpoints import CHEAPEST
+from dynlib.networks.exits import MultiExitNetwork
 
 THRESHOLDS = tuple(round(0.50 + 0.01 * i, 2) for i in range(50))  # 0.50, 0.51 ... 0.99
 BUDGETS = (0.25, 0.50, 0.75)

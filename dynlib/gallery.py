@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from dynlib import data
-from dynlib.checkpoints import KINDS
-from dynlib.exits import MultiExitNetwork
 from dynlib.mechanisms import ConfidenceExit, Mechanism
+from dynlib.networks.checkpoints import KINDS
+from dynlib.networks.exits import MultiExitNetwork
 
 DEPLOYED = ConfidenceExit()
 

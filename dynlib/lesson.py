@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from dynlib.attacks import PGD
 from dynlib.attacks.losses import EarlyVariant
-from dynlib.exits import internal_classifier
 from dynlib.mechanisms import ConfidenceExit
+from dynlib.networks.exits import internal_classifier
 
 POOLED = 4  # side of the feature maps that an exit head classifies
 TWO_POINTS = 0.02 + 1e-9  # of accuracy; shares of images are rarely exact

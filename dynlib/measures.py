@@ -10,9 +10,9 @@ from scipy import stats
 from torch import Tensor
 
 from dynlib import behaviour
-from dynlib.checkpoints import read_card
 from dynlib.files import CHECKPOINTS
 from dynlib.mechanisms import FALL_BACKS, ConfidenceExit, Mechanism
+from dynlib.networks.checkpoints import read_card
 from dynlib.results import Outputs, ResultsError
 
 SETTING = ["attack", "loss", "eps_255"]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dynlib.exits import MultiExitNetwork
+from dynlib.networks.exits import MultiExitNetwork
 
 FALL_BACKS = ("most_confident", "final")
 

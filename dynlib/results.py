@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dynlib.attacks import ATTACKS
-from dynlib.checkpoints import KINDS, RETRAINED, read_card
 from dynlib.data import DIGESTS
-from dynlib.exits import CLASSES
 from dynlib.files import CHECKPOINTS, RESULTS
-from dynlib.models import MODELS
+from dynlib.networks.backbones import MODELS
+from dynlib.networks.checkpoints import KINDS, RETRAINED, read_card
+from dynlib.networks.exits import CLASSES
 from dynlib.packing import unpack
 
 

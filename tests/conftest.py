@@ -4,7 +4,7 @@ from torch import nn
 
 import dynlib
 from dynlib import MultiExitNetwork, data
-from dynlib.models import Backbone
+from dynlib.networks.backbones import Backbone
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from dynlib.behaviour import BUDGETS, THRESHOLDS, calibration_error, choose_thresholds, operate, right, sweep
-from dynlib.checkpoints import CHEAPEST
 from dynlib.mechanisms import FALL_BACKS, ConfidenceExit
+from dynlib.networks.checkpoints import CHEAPEST
 
 MACS = torch.tensor([10, 30, 100])
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 import dynlib
-from dynlib import checkpoints, data
+from dynlib import data
 from dynlib.behaviour import CHEAPEST, describe
-from dynlib.checkpoints import RETRAINED, CheckpointError
 from dynlib.files import CHECKPOINTS
+from dynlib.networks import checkpoints
+from dynlib.networks.checkpoints import RETRAINED, CheckpointError
 
 SHIPPED = sorted(path.stem for path in CHECKPOINTS.glob("*.safetensors"))
 NAME = "cifar10-resnet56-sdnn"

@@ -22,13 +22,13 @@ CFF_KEYS = {
 
 def test_readme_table_is_current():
     text = claims.README.read_text()
-    assert claims.rendered(text) == text, "run `python -m dynlib.claims`"
+    assert claims.rendered(text) == text, "run `python -m dynlib claims`"
 
 
 def test_csv_is_current():
     rendered = io.StringIO()
     claims.records().to_csv(rendered, index=False)
-    assert claims.CSV.read_text() == rendered.getvalue(), "run `python -m dynlib.claims`"
+    assert claims.CSV.read_text() == rendered.getvalue(), "run `python -m dynlib claims`"
 
 
 def test_stale_readme_is_noticed(monkeypatch, tmp_path):

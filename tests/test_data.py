@@ -81,7 +81,7 @@ def test_bad_arguments(arguments, message):
 def test_missing_data_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("DYNLIB_DATA", str(tmp_path))
     for dataset, n in (("cifar10", 1001), ("cifar100", 1)):
-        with pytest.raises(DataError, match=f"run `python -m dynlib.data {dataset}`"):
+        with pytest.raises(DataError, match=f"run `python -m dynlib data {dataset}`"):
             data.load(dataset, "test", n)
 
 
@@ -123,7 +123,7 @@ def test_full_disk_leaves_nothing_behind(monkeypatch, tmp_path):
 
 def test_command_fails_in_one_line(tmp_path):
     (tmp_path / "cifar10.npz").write_bytes(b"nothing")
-    command = [sys.executable, "-m", "dynlib.data", "cifar10"]
+    command = [sys.executable, "-m", "dynlib", "data", "cifar10"]
     done = subprocess.run(command, env={"DYNLIB_DATA": str(tmp_path)}, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 import dynlib
-from dynlib import checkpoints, claims, design, experiments, plots, results
-from dynlib.checkpoints import RETRAINED, read_card
+from dynlib import claims, design, experiments, plots, results
 from dynlib.files import CHECKPOINTS
 from dynlib.mechanisms import FALL_BACKS, ConfidenceExit
+from dynlib.networks import checkpoints
+from dynlib.networks.checkpoints import RETRAINED, read_card
 from dynlib.packing import LARGEST, pack, unpack
 from dynlib.results import Outputs, ResultsError
 from tests.test_measures import DYNN, SDNN

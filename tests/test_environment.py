@@ -52,7 +52,7 @@ def test_ruff(command):
 
 def test_training_and_experiments_import_nothing_heavy():
     code = (
-        "import sys, dynlib.training, dynlib.experiments; "
+        "import sys, dynlib.networks.training, dynlib.experiments; "
         "sys.exit(', '.join({'pandas', 'scipy', 'matplotlib', 'seaborn', 'yaml', 'pydantic'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

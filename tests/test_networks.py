@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 import dynlib
-from dynlib.exits import MixedPool, internal_classifier
-from dynlib.models import EXIT_AFTER
+from dynlib.networks.backbones import EXIT_AFTER
+from dynlib.networks.exits import MixedPool, internal_classifier
 
 # Parameters and multiply-accumulates in millions for 10 classes, and the share of the backbone's MACs at each exit.
 TABLE = {

@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from dynlib import checkpoints, data, recipes, training
-from dynlib.checkpoints import RETRAINED, CheckpointError
-from dynlib.recipes import one_cycle, restarted, stepwise
-from dynlib.training import Training, TrainingError, augment, joint_loss, missing, train_all
+from dynlib import data
+from dynlib.networks import checkpoints, recipes, training
+from dynlib.networks.checkpoints import RETRAINED, CheckpointError
+from dynlib.networks.recipes import one_cycle, restarted, stepwise
+from dynlib.networks.training import Training, TrainingError, augment, joint_loss, missing, train_all
 
 
 @pytest.fixture

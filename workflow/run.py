@@ -16,9 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from dynlib import claims, data, experiments
 from dynlib.attacks import EarlyAttack, EarlyPGD
-from dynlib.checkpoints import KINDS, network_id
 from dynlib.files import CHECKPOINTS, RESULTS, ROOT
 from dynlib.mechanisms import ConfidenceExit
+from dynlib.networks.checkpoints import KINDS, network_id
 
 PROFILES = ROOT / "workflow" / "profiles"
 KEYS = {"networks", "recipe", "device", "notebooks", "restarts", *experiments.EXPERIMENTS} - {*experiments.RESTARTS}
@@ -131,7 +131,7 @@ def notices(profile: dict[str, Any], name: str) -> list[str]:
     """A line for each data set whose committed results have to do."""
     return [
         f"{data.DATASET_NAMES[dataset]} is not here: {experiment} uses the results in results/{name} "
-        f"(`python -m dynlib.data {dataset}` fetches it)"
+        f"(`python -m dynlib data {dataset}` fetches it)"
         for experiment in experiments.EXPERIMENTS
         for dataset in profile["networks"]
         if not measurable(profile, experiment, dataset)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dynlib.attacks.losses import Average, Loss, get_loss
-from dynlib.exits import IMAGE_SHAPE, MultiExitNetwork
 from dynlib.mechanisms import ConfidenceExit, Mechanism
+from dynlib.networks.exits import IMAGE_SHAPE, MultiExitNetwork
 
 
 class AttackResult(NamedTuple):

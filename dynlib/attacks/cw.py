@@ -8,8 +8,8 @@ from torch import Tensor
 
 from dynlib.attacks.base import AttackResult, check_batch, evaluating, from_tanh_space, to_tanh_space
 from dynlib.attacks.losses import OfExits, get_loss, margin
-from dynlib.exits import MultiExitNetwork
 from dynlib.mechanisms import ConfidenceExit, Mechanism
+from dynlib.networks.exits import MultiExitNetwork
 
 
 @dataclass(frozen=True, kw_only=True)

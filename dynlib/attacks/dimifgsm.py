@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dynlib.attacks.mifgsm import MIFGSM
-from dynlib.exits import IMAGE_SHAPE
+from dynlib.networks.exits import IMAGE_SHAPE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from torch import Tensor
 from dynlib.attacks.base import AttackResult, check_batch, evaluating, from_tanh_space, to_tanh_space, uniform_noise
 from dynlib.attacks.losses import TowardsEarly, early_objective, get_loss
 from dynlib.attacks.pgd import PGD
-from dynlib.exits import MultiExitNetwork
 from dynlib.mechanisms import ConfidenceExit, Mechanism
+from dynlib.networks.exits import MultiExitNetwork
 
 
 class EarlyResult(NamedTuple):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dynlib.exits import MultiExitNetwork
 from dynlib.mechanisms import Mechanism
+from dynlib.networks.exits import MultiExitNetwork
 
 
 class Loss:

@@ -16,11 +16,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dynlib import checkpoints, data
+from dynlib import data
 from dynlib.attacks import ATTACKS, Attack, CarliniWagner, Iterative
-from dynlib.exits import MultiExitNetwork
 from dynlib.files import atomic, code_version
 from dynlib.mechanisms import ConfidenceExit
+from dynlib.networks import checkpoints
+from dynlib.networks.exits import MultiExitNetwork
 
 BATCH = 50
 Record = dict[str, str | int | float]

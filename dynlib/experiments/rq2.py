@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from dynlib.exits import MultiExitNetwork
 from dynlib.experiments.common import BATCH, grid, load_images, load_networks
+from dynlib.networks.exits import MultiExitNetwork
 from dynlib.packing import pack
 from dynlib.progress import progress
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from dynlib.attacks import PGD, AttackResult, EarlyAttack, EarlyPGD, EarlyResult
-from dynlib.exits import MultiExitNetwork
 from dynlib.experiments.common import BATCH, Record, digits, load_images, load_networks
 from dynlib.mechanisms import FALL_BACKS, ConfidenceExit, Mechanism
+from dynlib.networks.exits import MultiExitNetwork
 from dynlib.progress import progress
 
 AnyAttack = PGD | EarlyAttack

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from dynlib.attacks.losses import get_loss
-from dynlib.checkpoints import KINDS
 from dynlib.figures import whiskers
+from dynlib.networks.checkpoints import KINDS
 from dynlib.plots.exits import panels
 
 

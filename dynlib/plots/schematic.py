@@ -6,9 +6,9 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dynlib.exits import IMAGE_SHAPE, build
 from dynlib.figures import PAGE
-from dynlib.models import DISPLAY_NAMES, EXIT_AFTER, build_backbone
+from dynlib.networks.backbones import DISPLAY_NAMES, EXIT_AFTER, build_backbone
+from dynlib.networks.exits import IMAGE_SHAPE, build
 
 
 @torch.no_grad()

@@ -6,10 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dynlib.attacks.losses import get_loss
-from dynlib.checkpoints import KINDS
 from dynlib.data import DATASET_NAMES
 from dynlib.figures import PAGE, whiskers
-from dynlib.models import DISPLAY_NAMES
+from dynlib.networks.backbones import DISPLAY_NAMES
+from dynlib.networks.checkpoints import KINDS
 from dynlib.plots.exits import panels
 from dynlib.plots.transfer import heat
 

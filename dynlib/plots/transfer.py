@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 from dynlib.attacks import ATTACKS
 from dynlib.attacks.losses import get_loss
-from dynlib.checkpoints import KINDS
 from dynlib.data import DATASET_NAMES
 from dynlib.figures import COLUMN, PAGE, cell_name, whiskers
-from dynlib.models import DISPLAY_NAMES
+from dynlib.networks.backbones import DISPLAY_NAMES
+from dynlib.networks.checkpoints import KINDS
 from dynlib.plots.exits import panels
 
 

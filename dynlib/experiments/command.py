@@ -6,15 +6,14 @@ import sys
 import time
 from pathlib import Path
 
-from dynlib import checkpoints, data
+from dynlib import data
 from dynlib.experiments import EXPERIMENTS
 from dynlib.experiments.common import provenance, write
+from dynlib.networks import checkpoints
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m dynlib.experiments", description="Measure one network and write what was seen."
-    )
+    parser = argparse.ArgumentParser(prog="python -m dynlib measure", description="Measure one network and write what was seen.")
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--source", required=True, help="network id such as cifar10-resnet56-dynn")
     parser.add_argument("--targets", nargs="*", default=[], help="network ids")
@@ -28,7 +27,3 @@ def main(arguments: list[str] | None = None) -> None:
         write(result, provenance(given.settings, networks, time.perf_counter() - start), given.out)
     except (ValueError, TypeError, OSError, data.DataError, checkpoints.CheckpointError) as error:
         sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dynlib.data import DIGESTS
-from dynlib.exits import MultiExitNetwork, build
 from dynlib.files import CHECKPOINTS, atomic, sha256
-from dynlib.models import EXIT_AFTER, MODELS
+from dynlib.networks.backbones import EXIT_AFTER, MODELS
+from dynlib.networks.exits import MultiExitNetwork, build
 
 
 class Kind(NamedTuple):
@@ -103,7 +103,7 @@ def read_card(path: Path) -> dict:
         return json.loads(path.with_suffix(".json").read_text())
     except (OSError, ValueError):
         missing = "is missing" if not path.exists() else "has no readable card"
-        raise CheckpointError(f"{path} {missing}: train it with `python -m dynlib.training --help`") from None
+        raise CheckpointError(f"{path} {missing}: train it with `python -m dynlib train --help`") from None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -146,7 +146,7 @@ def table(folder: Path = CHECKPOINTS) -> str:
     lines = [
         "# The shipped networks",
         "",
-        "Rendered from the cards beside it by `python -m dynlib.checkpoints`; do not edit. Accuracies in percent on the whole test",
+        "Rendered from the cards beside it by `python -m dynlib cards`; do not edit. Accuracies in percent on the whole test",
         f"set. The threshold is the lowest one on validation images at which there is {CHEAPEST} against the final exit, the most",
         "confident exit answering where none is confident. Calibration is the expected calibration error in percent.",
         "",
@@ -169,13 +169,9 @@ def table(folder: Path = CHECKPOINTS) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    argparse.ArgumentParser(prog="python -m dynlib.checkpoints", description="Render the cards into one table.").parse_args()
+def main(arguments: list[str] | None = None) -> None:
+    argparse.ArgumentParser(prog="python -m dynlib cards", description="Render the cards into one table.").parse_args(arguments)
     path = CHECKPOINTS / "README.md"
     with atomic(path) as temporary:
         temporary.write_text(table())
     print(path)
-
-
-if __name__ == "__main__":
-    main()

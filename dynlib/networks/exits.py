@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dynlib.models import EXIT_AFTER, Backbone, build_backbone
+from dynlib.networks.backbones import EXIT_AFTER, Backbone, build_backbone
 
 # Per-channel mean and standard deviation of the training images, in [0, 1].
 NORMALISATION = {

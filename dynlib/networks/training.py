@@ -1,7 +1,7 @@
 """Training: static networks, dynamic networks jointly, and exits on a frozen backbone. Also a command.
 
-    python -m dynlib.training --model resnet56 --dataset cifar10 --kind dynn --recipe short
-    python -m dynlib.training --all
+    python -m dynlib train --model resnet56 --dataset cifar10 --kind dynn --recipe short
+    python -m dynlib train --all
 
 Every epoch ends with a checkpoint; the same command resumes from it and ends with the same weights as an uninterrupted run.
 Schedules and joint loss follow Shallow-Deep Networks (Kaya, Hong and Dumitras, ICML 2019).
@@ -27,13 +27,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dynlib import checkpoints, data, recipes
+from dynlib import data
 from dynlib.behaviour import accuracies, describe
-from dynlib.checkpoints import KINDS, RETRAINED, RETRAINED_ON, CheckpointError
-from dynlib.exits import MultiExitNetwork, build
 from dynlib.files import CHECKPOINTS, atomic, code_version
-from dynlib.models import MODELS
-from dynlib.recipes import RECIPES
+from dynlib.networks import checkpoints, recipes
+from dynlib.networks.backbones import MODELS
+from dynlib.networks.checkpoints import KINDS, RETRAINED, RETRAINED_ON, CheckpointError
+from dynlib.networks.exits import MultiExitNetwork, build
+from dynlib.networks.recipes import RECIPES
 
 
 class TrainingError(RuntimeError):
@@ -72,7 +73,7 @@ class Training:
     """One training run, epoch by epoch.
 
     Args:
-        model, dataset, kind: see ``dynlib.checkpoints``.
+        model, dataset, kind: see ``dynlib.networks.checkpoints``.
         recipe: a name in ``RECIPES``.
         seed: of the initial weights, the order of the images, their augmentation and dropout.
         device: a torch device.
@@ -270,7 +271,7 @@ def train(model: str, dataset: str, kind: str, recipe: str, seed: int, device: s
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m dynlib.training", description="Train networks and ship each with its card.")
+    parser = argparse.ArgumentParser(prog="python -m dynlib train", description="Train networks and ship each with its card.")
     parser.add_argument("--all", action="store_true", help="every network that is missing, or there by a lesser recipe only")
     parser.add_argument("--model", choices=MODELS)
     parser.add_argument("--dataset", choices=data.DIGESTS)
@@ -294,7 +295,3 @@ def main(arguments: list[str] | None = None) -> None:
         if "memory" not in str(error):
             raise
         sys.exit(f"error: too little memory for the recipe's batch: {str(error).splitlines()[0]}")
-
-
-if __name__ == "__main__":
-    main()

@@ -70,7 +70,7 @@ _SHORT_FOR = {
 
 
 def find(name: str, model: str, dataset: str, kind: str) -> Recipe:
-    """The recipe of this name for a network (see ``dynlib.checkpoints``).
+    """The recipe of this name for a network (see ``dynlib.networks.checkpoints``).
 
     Raises:
         ValueError: unknown recipe.

@@ -1,0 +1,27 @@
+"""One command for all that the library does: ``python -m dynlib COMMAND``; each has its own ``--help``."""
+
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "data": "dynlib.data",
+    "train": "dynlib.networks.training",
+    "cards": "dynlib.networks.checkpoints",
+    "measure": "dynlib.experiments.command",
+    "figures": "dynlib.figures",
+    "claims": "dynlib.claims",
+}
+
+
+def main() -> None:
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    if command in ("-h", "--help"):
+        print(f"usage: python -m dynlib {{{','.join(COMMANDS)}}} ...")
+    elif command not in COMMANDS:
+        sys.exit(f"error: unknown command {command!r}: choose one of {', '.join(COMMANDS)}")
+    else:
+        import_module(COMMANDS[command]).main(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    main()
