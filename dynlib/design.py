@@ -18,8 +18,9 @@ from torch import Tensor
 
 from dynlib.measures import bootstrap_mean, leaving_places, rate
 from dynlib.mechanisms import FALL_BACKS, ConfidenceExit, Mechanism
-from dynlib.networks.checkpoints import RETRAINED, new
+from dynlib.networks.checkpoints import new
 from dynlib.networks.exits import checked_exits
+from dynlib.networks.identity import Network
 from dynlib.results import Outputs, ResultsError
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -37,9 +38,10 @@ class Evaluation(NamedTuple):
 
 def attacker(source: str, target: str) -> str:
     """What the static network that examples were made on is to the dynamic one that they are shown to."""
-    if source.split("-")[1] != target.split("-")[1]:
+    static, dynamic = Network.parse(source), Network.parse(target)
+    if static.model != dynamic.model:
         return "another architecture"
-    return "the SDNN under it" if target.endswith("-ic_only") else "a separate SDNN"
+    return "the SDNN under it" if dynamic.trained == "heads" else "a separate SDNN"
 
 
 def subsets(n_exits: int) -> list[tuple[int, ...]]:
@@ -57,8 +59,7 @@ def costs(network: str, macs: Tensor, exits: Sequence[int]) -> Tensor:
 
 @cache
 def _head_macs(network: str) -> Tensor:
-    dataset, model, kind = network.split("-")
-    return torch.cat([new(model, dataset, kind).head_macs, torch.zeros(1, dtype=torch.int64)])
+    return torch.cat([new(Network.parse(network)).head_macs, torch.zeros(1, dtype=torch.int64)])
 
 
 def evaluate(outputs: Outputs, exits: Sequence[int], mechanism: Mechanism) -> Evaluation:
@@ -172,7 +173,7 @@ def retrained_table(clean: dict[str, Outputs], attacked: dict[str, Outputs]) -> 
     """Designs trained for real, beside the same choice of exits of the network that was trained with all of them; default rule.
 
     Args:
-        clean, attacked: outputs by network: the jointly trained one with all exits first, then those of ``RETRAINED``.
+        clean, attacked: outputs by network: the jointly trained one with all exits first, then the designs trained for real.
     Returns:
         A row for each design and way of training, accuracies with Wilson intervals; ``per_image`` holds whether the attacked images
         are answered rightly, ``[n]``.
@@ -180,11 +181,11 @@ def retrained_table(clean: dict[str, Outputs], attacked: dict[str, Outputs]) -> 
     mechanism, rows = ConfidenceExit(DEFAULT_THRESHOLD, DEFAULT_FALL_BACK), []
     whole, last = next(iter(attacked)), len(next(iter(attacked.values())).logits) - 1
     for name in attacked:
-        kind = name.split("-")[2]
-        exits = (*RETRAINED.get(kind, range(last)), last)
+        network = Network.parse(name)
+        kind, exits = network.kind, (*network.exit_indices, last)
         own = tuple(range(len(exits)))
-        for trained, network, chosen in (("for these exits", name, own), ("for all exits", whole, exits)):
-            quiet, loud = (evaluate(outputs[network], chosen, mechanism) for outputs in (clean, attacked))
+        for trained, measured, chosen in (("for these exits", name, own), ("for all exits", whole, exits)):
+            quiet, loud = (evaluate(outputs[measured], chosen, mechanism) for outputs in (clean, attacked))
             shares = chain(*(rate(found.correct.sum(), len(found.correct)) for found in (quiet, loud)))
             rows.append((kind, exit_names(exits), trained, *shares, quiet.mmacs.mean().item(), loud.correct.numpy()))
     names = ["clean", "clean_low", "clean_high", "robust", "robust_low", "robust_high", "mmacs", "per_image"]
@@ -222,5 +223,5 @@ def leaving_groups(clean: Outputs, attacked: Outputs) -> pd.DataFrame:
     rows = []
     for group, places in groups.items():
         for exit in (*range(1, len(logits) + 1), 0):
-            rows.append((*clean.network.split("-"), group, exit, len(places), (places == exit).double().mean().item()))
+            rows.append((*Network.parse(clean.network).parts, group, exit, len(places), (places == exit).double().mean().item()))
     return pd.DataFrame(rows, columns=["dataset", "model", "kind", "images", "exit", "n", "share"])

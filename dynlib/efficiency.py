@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from dynlib.measures import bootstrap, clean_masks, rate
+from dynlib.networks.identity import Network
 
 NETWORKS = ["dataset", "model", "kind", "loss"]
 
@@ -17,10 +18,10 @@ def white_box(records: pd.DataFrame) -> pd.DataFrame:
     """
     clean, rows = clean_masks(records), []
     for record in records[(records.loss != "none") & (records.source == records.target)].itertuples():
-        dataset, model, kind = record.source.split("-")
-        counts = np.logical_and.reduce([mask for name, mask in clean.items() if name.startswith(f"{dataset}-{model}-")])
+        source = Network.parse(record.source)
+        counts = np.logical_and.reduce([mask for name, mask in clean.items() if Network.parse(name).cell == source.cell])
         arrays = (counts, ~record.correct & counts, record.made * counts, record.macs / 1e6 * counts)
-        rows.append((dataset, model, kind, record.loss, record.seconds / len(counts), *arrays))
+        rows.append((*source.parts, record.loss, record.seconds / len(counts), *arrays))
     return pd.DataFrame(rows, columns=[*NETWORKS, "seconds", "counts", "success", "steps", "mmacs"])
 
 
@@ -65,7 +66,7 @@ def transfer_curves(records: pd.DataFrame) -> pd.DataFrame:
     for record in records[(records.loss != "none") & (records.source != records.target)].itertuples():
         counts = clean[record.source] & clean[record.target]
         fooled, mmacs = ~record.correct[counts], record.macs[counts].mean() / 1e6
-        about = (*record.source.split("-"), record.loss, record.steps, mmacs)
+        about = (*Network.parse(record.source).parts, record.loss, record.steps, mmacs)
         rows.append((*about, *rate(fooled.sum(), len(fooled))))
     return pd.DataFrame(rows, columns=[*NETWORKS, "steps", "mmacs", "rate", "low", "high"])
 

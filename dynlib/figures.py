@@ -11,9 +11,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dynlib.data import DATASET_NAMES
 from dynlib.files import COMMITTED, FIGURES, ROOT, atomic
-from dynlib.networks.backbones import DISPLAY_NAMES
 
 COLUMN, PAGE = 3.3, 6.8  # widths in inches
 
@@ -99,10 +97,6 @@ def index() -> str:
 def whiskers(rows: pd.DataFrame, value: str, low: str = "low", high: str = "high") -> pd.DataFrame:
     """How far the intervals of shares reach below and above, in points, ``[2, rows]``: what ``errorbar`` takes."""
     return 100 * pd.concat([rows[value] - rows[low], rows[high] - rows[value]], axis=1).T.clip(lower=0)  # rounding, at 0 and 100 %
-
-
-def cell_name(dataset: str, model: str) -> str:
-    return f"{DISPLAY_NAMES[model]}, {DATASET_NAMES[dataset]}"
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from dynlib import data
 from dynlib.mechanisms import ConfidenceExit, Mechanism
-from dynlib.networks.checkpoints import KINDS
 from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.identity import KINDS
 
 DEPLOYED = ConfidenceExit()
 

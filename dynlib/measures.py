@@ -13,6 +13,7 @@ from dynlib import behaviour
 from dynlib.files import CHECKPOINTS
 from dynlib.mechanisms import FALL_BACKS, ConfidenceExit, Mechanism
 from dynlib.networks.checkpoints import read_card
+from dynlib.networks.identity import Network
 from dynlib.results import Outputs, ResultsError
 
 SETTING = ["attack", "loss", "eps_255"]
@@ -90,7 +91,7 @@ def exit_table(outputs: list[Outputs]) -> pd.DataFrame:
         for k, good in enumerate(right):
             changes = (rate((a & ~b).sum(), len(good)) for a, b in ((good, right[-1]), (right[-1], good)))
             cost = (macs[k].item() / 1e6, error[k].item())
-            rows.append((*network.split("-"), k + 1, *rate(good.sum(), len(good)), *cost, *chain(*changes)))
+            rows.append((*Network.parse(network).parts, k + 1, *rate(good.sum(), len(good)), *cost, *chain(*changes)))
     names = ["dataset", "model", "kind", "exit", "accuracy", "low", "high", "mmacs", "calibration_error"]
     changes = [f"{change}{end}" for change in ("lost", "gained") for end in ("", "_low", "_high")]
     return pd.DataFrame(rows, columns=[*names, *changes])
@@ -103,7 +104,7 @@ def threshold_table(outputs: list[Outputs]) -> pd.DataFrame:
         for fall_back in FALL_BACKS if len(logits) > 1 else ():
             for threshold, point in behaviour.sweep(logits, labels, macs, fall_back).items():
                 accuracy = rate(point.accuracy * len(labels), len(labels))
-                rows.append((*network.split("-"), fall_back, threshold, *accuracy, point.macs * macs[-1].item() / 1e6))
+                rows.append((*Network.parse(network).parts, fall_back, threshold, *accuracy, point.macs * macs[-1].item() / 1e6))
     return pd.DataFrame(rows, columns=["dataset", "model", "kind", "fall_back", "threshold", "accuracy", "low", "high", "mmacs"])
 
 
@@ -120,7 +121,7 @@ def leaving_table(outputs: list[Outputs], thresholds: list[float]) -> pd.DataFra
             for exit in (*range(1, len(logits) + 1), 0):
                 here = places == exit
                 right = (decision.label == labels)[here].double().mean().item() if here.any() else None
-                rows.append((*network.split("-"), threshold, exit, here.double().mean().item(), right))
+                rows.append((*Network.parse(network).parts, threshold, exit, here.double().mean().item(), right))
     return pd.DataFrame(rows, columns=["dataset", "model", "kind", "threshold", "exit", "share", "accuracy"])
 
 
@@ -176,8 +177,8 @@ def transfer_rates(records: pd.DataFrame) -> pd.DataFrame:
         if n == 0:
             raise ResultsError(f"{record.source} and {record.target} classify no image rightly in common")
         low, high = wilson(fooled, n)
-        (dataset, model, kind), target = record.source.split("-"), record.target.split("-")
-        about = (dataset, model, kind, *target[1:], record.attack, record.loss, record.eps_255)
+        target = Network.parse(record.target)
+        about = (*Network.parse(record.source).parts, target.model, target.kind, record.attack, record.loss, record.eps_255)
         rows.append((*about, n, fooled, fooled / n, low, high))
     names = ["dataset", "model", "kind", "target_model", "target_kind", *SETTING, "n", "fooled", "rate", "low", "high"]
     return pd.DataFrame(rows, columns=names)
@@ -193,14 +194,14 @@ def direction_differences(records: pd.DataFrame) -> pd.DataFrame:
     clean, rows = clean_masks(records), []
     attacked = {(r.source, r.target, r.attack, r.loss, r.eps_255): ~r.correct for r in _attacked(records)}
     for (source, target, attack, loss, eps), to_static in attacked.items():
-        (dataset, model, kind), other = source.split("-"), target.split("-")
-        if kind == "sdnn" or other != [dataset, model, "sdnn"]:
+        dynamic = Network.parse(source)
+        if dynamic.is_static or Network.parse(target) != dynamic.sibling(exits="none"):
             continue
         per_image = to_static.astype(float) - attacked[target, source, attack, "final", eps]
         per_image[~(clean[source] & clean[target])] = np.nan
         difference = per_image[~np.isnan(per_image)]
         p = mcnemar((difference > 0).sum(), (difference < 0).sum())
-        about = (dataset, model, kind, attack, loss, eps, len(difference))
+        about = (*dynamic.parts, attack, loss, eps, len(difference))
         rows.append((*about, difference.mean(), *bootstrap_mean(difference), p, per_image))
     names = ["dataset", "model", "kind", *SETTING, "n", "difference", "low", "high", "p", "per_image"]
     return pd.DataFrame(rows, columns=names)
@@ -222,13 +223,13 @@ def side_effects(records: pd.DataFrame) -> pd.DataFrame:
     """
     rows, clean = [], {row.target: row.depth for row in records[records.attack == "none"].itertuples()}
     for row in records.itertuples():
-        (dataset, model, kind), target = row.source.split("-"), row.target.split("-")
-        if model != target[1] or target[2] == "sdnn":
+        source, target = Network.parse(row.source), Network.parse(row.target)
+        if source.model != target.model or target.is_static:
             continue
-        macs = np.array(read_card(CHECKPOINTS / f"{row.target}.safetensors")["macs"])
+        macs = np.array(read_card(Network.parse(row.target).path(CHECKPOINTS))["macs"])
         cost, before = macs[row.depth] / macs[-1], clean[row.target]
         moved = (row.depth < before).mean(), (row.depth > before).mean()
-        about = (dataset, model, kind, target[2], row.attack, row.loss, row.eps_255)
+        about = (*source.parts, target.kind, row.attack, row.loss, row.eps_255)
         rows.append((*about, cost.mean(), *bootstrap_mean(cost), *moved))
     names = ["dataset", "model", "kind", "target_kind", *SETTING, "cost", "low", "high", "earlier", "later"]
     return pd.DataFrame(rows, columns=names)
@@ -242,7 +243,7 @@ def robustness_table(records: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for row in records[records.threshold.notna()].itertuples():
-        macs = np.array(read_card(CHECKPOINTS / f"{row.target}.safetensors")["macs"])
+        macs = np.array(read_card(Network.parse(row.target).path(CHECKPOINTS))["macs"])
         shares = (*rate(row.correct.sum(), len(row.correct)), (macs[row.depth] / macs[-1]).mean())
         rows.append((row.source, row.target, row.attack, row.loss, row.eps_255, row.threshold, *shares))
     return pd.DataFrame(rows, columns=["source", "target", *SETTING, "threshold", "accuracy", "low", "high", "cost"])

@@ -14,11 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dynlib.attacks import ATTACKS
-from dynlib.data import DIGESTS
 from dynlib.files import CHECKPOINTS, RESULTS
-from dynlib.networks.backbones import MODELS
-from dynlib.networks.checkpoints import KINDS, RETRAINED, read_card
+from dynlib.networks.checkpoints import read_card
 from dynlib.networks.exits import CLASSES
+from dynlib.networks.identity import Network
 from dynlib.packing import unpack
 
 
@@ -34,7 +33,8 @@ def stored(profile: str, experiment: str) -> Iterator[tuple[Path, dict]]:
     """
     folder = RESULTS / profile / experiment
     paths = sorted(
-        (path for path in folder.glob("*") if path.suffix in (".csv", ".safetensors")), key=lambda path: _rank(path.stem)
+        (path for path in folder.glob("*") if path.suffix in (".csv", ".safetensors")),
+        key=lambda path: Network.parse(path.stem).rank,
     )
     if not paths:
         raise ResultsError(f"{folder} holds no results: run `./run_all.sh --profile {profile}`")
@@ -43,15 +43,9 @@ def stored(profile: str, experiment: str) -> Iterator[tuple[Path, dict]]:
             about = json.loads(path.with_suffix(".json").read_text())
             weights = dict(about["weights"])
         for network, digest in weights.items():
-            if digest != read_card(CHECKPOINTS / f"{network}.safetensors")["weights_sha256"]:
+            if digest != read_card(Network.parse(network).path(CHECKPOINTS))["weights_sha256"]:
                 raise ResultsError(f"{path} was measured with other weights of {network}: delete it and run again")
         yield path, about
-
-
-def _rank(network: str) -> tuple[int, ...]:
-    """Of a network among the others: as the paper names them, static before dynamic."""
-    known = (list(DIGESTS), MODELS, [*KINDS, *RETRAINED])
-    return tuple(names.index(name) for name, names in zip(network.split("-"), known, strict=True))
 
 
 @contextmanager
@@ -209,17 +203,19 @@ def read_exit_design(profile: str, experiment: str = "exit_design") -> dict[Sett
             for name, tensor in tensors.items():
                 target, attack, eps, part = name.split("/")
                 packed.setdefault((attack, int(eps), target), {})[part] = tensor
-            for attack, eps, target in sorted(packed, key=lambda key: (["none", *ATTACKS].index(key[0]), key[1], _rank(key[2]))):
+            for attack, eps, target in sorted(
+                packed, key=lambda key: (["none", *ATTACKS].index(key[0]), key[1], Network.parse(key[2]).rank)
+            ):
                 outputs = _outputs(target, **packed[attack, eps, target], labels=labels)
                 found.setdefault((attack, eps), {})[path.stem, target] = outputs
     return found
 
 
 def _outputs(network: str, largest: Tensor, classes: Tensor, labels: Tensor) -> Outputs:
-    n_classes = CLASSES[network.split("-")[0]]
+    n_classes = CLASSES[Network.parse(network).dataset]
     return Outputs(network, unpack(largest, classes, n_classes), labels, read_macs(network))
 
 
 def read_macs(network: str) -> Tensor:
     """Multiply-accumulates up to each exit of a shipped network, ``[exits]``."""
-    return torch.tensor(read_card(CHECKPOINTS / f"{network}.safetensors")["macs"])
+    return torch.tensor(read_card(Network.parse(network).path(CHECKPOINTS))["macs"])

@@ -14,6 +14,7 @@ from dynlib import design, efficiency, measures, results, surface
 from dynlib.attacks import ATTACKS
 from dynlib.attacks.losses import get_loss
 from dynlib.claims import pooled_interval, pooled_ratio, ruled
+from dynlib.networks.identity import Network
 from dynlib.results import Outputs, Pairs, Setting
 
 MAIN = "main reading"
@@ -118,9 +119,9 @@ def c3(clean: dict[str, Outputs], attacked: dict[Setting, Pairs], restarted: dic
                 reading = ("attack", ATTACKS[attack].display)
             else:
                 continue  # one thing at a time
-            spaces.setdefault(reading, []).append((target.split("-")[0], design.space(clean[target], outputs)))
+            spaces.setdefault(reading, []).append((Network.parse(target).dataset, design.space(clean[target], outputs)))
     for (_, target), outputs in restarted["pgd", eps_255].items():
-        spaces.setdefault(RESTART, []).append((target.split("-")[0], design.space(clean[target], outputs)))
+        spaces.setdefault(RESTART, []).append((Network.parse(target).dataset, design.space(clean[target], outputs)))
     return _designs("C3", spaces)
 
 
@@ -132,7 +133,7 @@ def c4_surface(records: pd.DataFrame, restarted: pd.DataFrame, eps_255: int) -> 
         restarted: the same of the main reading from another random start.
         eps_255: radius of the main reading.
     """
-    ours, kind = records[records.attack == "early_pgd"], records.source.str.split("-").str[2]
+    ours, kind = records[records.attack == "early_pgd"], records.source.map(lambda id: Network.parse(id).kind)
     losses, smallest = list(dict.fromkeys(ours.loss)), ours.eps_255.min()
     found = [(MAIN, f"{eps_255}/255, joint training", "dynn", eps_255, losses[0])]
     found += [("radius", f"{eps}/255", "dynn", eps, losses[0]) for eps in dict.fromkeys(ours.eps_255) if eps != eps_255]

@@ -9,6 +9,7 @@ import pandas as pd
 
 from dynlib.design import ONE_POINT, costs, default
 from dynlib.measures import bootstrap_mean, rate
+from dynlib.networks.identity import Network
 from dynlib.results import read_macs
 
 ATTACK = ["attack", "loss", "goal", "eps_255"]
@@ -25,7 +26,7 @@ def surface_table(records: pd.DataFrame) -> pd.DataFrame:
     for row in _on_source(records):
         here, n_early = counts[row.source], _n_early(row.source)
         opened, strict = (hit[here] for hit in _hits(row, n_early))
-        about = (*row.source.split("-"), *(getattr(row, name) for name in ATTACK), here.sum())
+        about = (*Network.parse(row.source).parts, *(getattr(row, name) for name in ATTACK), here.sum())
         rates = (*rate(opened.sum(), here.sum()), *rate(strict.sum(), here.sum()))
         rows.append((*about, *rates, row.flipped[here].mean() / n_early, 1 - row.kept[here].mean()))
     measured = ["surface", "low", "high", "strict", "strict_low", "strict_high", "flipped", "final_lost"]
@@ -44,7 +45,7 @@ def published_table(records: pd.DataFrame) -> pd.DataFrame:
         opened, strict = _hits(row, _n_early(row.source))
         rates = (*rate(strict.sum(), len(strict)), *rate(opened.sum(), len(opened)))
         price = (np.median(row.l2) / 1000, np.median(row.linf) * 255 / 1000, np.median(row.made), row.kmacs.mean() / 1e6)
-        rows.append((*row.source.split("-"), row.alpha, len(strict), *rates, *price, row.kept.mean()))
+        rows.append((*Network.parse(row.source).parts, row.alpha, len(strict), *rates, *price, row.kept.mean()))
     measured = ["strict", "low", "high", "deployed", "deployed_low", "deployed_high", "l2", "linf", "iterations", "gmacs", "kept"]
     return pd.DataFrame(rows, columns=[*CELL, "alpha", "n", *measured])
 
@@ -80,7 +81,7 @@ def surface_gains(records: pd.DataFrame, eps_255: int, loss: str) -> pd.DataFram
         plain = max((hit for key, hit in opened.items() if key[0] == "pgd"), key=lambda hit: hit[counts[source]].mean())
         difference = np.where(counts[source], opened["early_pgd", loss, "deployed"].astype(float) - plain, np.nan)
         counted = difference[counts[source]]
-        rows.append((*source.split("-"), len(counted), counted.mean(), *bootstrap_mean(counted), difference))
+        rows.append((*Network.parse(source).parts, len(counted), counted.mean(), *bootstrap_mean(counted), difference))
     return pd.DataFrame(rows, columns=[*CELL, "n", "gain", "low", "high", "per_image"])
 
 
@@ -96,7 +97,7 @@ def design_table(records: pd.DataFrame) -> pd.DataFrame:
         paid = dict(zip(exits, costs(row.source, read_macs(row.source), exits).tolist(), strict=True))
         robust = np.where(row.right & row.final_right, ~(row.kept & ~row.deployed), np.nan)
         mmacs = np.mean([paid[depth] for depth in row.depth]) / 1e6
-        rows.append((*row.source.split("-"), row.eps_255, exits, row.threshold, row.fall_back, row.right, robust, mmacs))
+        rows.append((*Network.parse(row.source).parts, row.eps_255, exits, row.threshold, row.fall_back, row.right, robust, mmacs))
     return pd.DataFrame(rows, columns=[*CELL, "eps_255", "exits", "threshold", "fall_back", "clean", "robust", "mmacs"])
 
 

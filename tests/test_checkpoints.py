@@ -9,20 +9,22 @@ from dynlib import data
 from dynlib.behaviour import CHEAPEST, describe
 from dynlib.files import CHECKPOINTS
 from dynlib.networks import checkpoints
-from dynlib.networks.checkpoints import RETRAINED, CheckpointError
+from dynlib.networks.checkpoints import CheckpointError, load_network, read_card
+from dynlib.networks.identity import Network
 
-SHIPPED = sorted(path.stem for path in CHECKPOINTS.glob("*.safetensors"))
+SHIPPED = sorted((Network.parse(path.stem) for path in CHECKPOINTS.glob("*.safetensors")), key=lambda network: network.rank)
 NAME = "cifar10-resnet56-sdnn"
 
 
 def test_something_is_shipped():
-    assert {"cifar10-resnet56-sdnn", "cifar10-resnet56-dynn"} <= set(SHIPPED)
+    assert {Network("cifar10", "resnet56", exits) for exits in ("none", "all")} <= set(SHIPPED)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_card_is_complete(name):
-    net = checkpoints.load_id(name)
-    assert net.card["network"] == name
+@pytest.mark.parametrize("network", SHIPPED, ids=str)
+def test_card_is_complete(network):
+    net = load_network(network)
+    assert net.card["network"] == network.id
+    assert net.card["seed"] == network.seed
     assert net.card["data_digests"] == data.DIGESTS[net.dataset]
     assert net.card["macs"] == net.macs.tolist()
     assert {"recipe", "settings", "seed", "operating_points", "hardware", "minutes", "code", "torch"} <= net.card.keys()
@@ -35,23 +37,22 @@ GOOD_ENOUGH = {
 }
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_final_exit_is_good_enough(name):
-    dataset, model, _ = name.split("-")
-    card = checkpoints.load_id(name).card
-    assert card["test_accuracy"][-1] >= GOOD_ENOUGH[card["recipe"]][model][dataset == "cifar100"]
+@pytest.mark.parametrize("network", SHIPPED, ids=str)
+def test_final_exit_is_good_enough(network):
+    card = read_card(network.path(CHECKPOINTS))
+    assert card["test_accuracy"][-1] >= GOOD_ENOUGH[card["recipe"]][network.model][network.dataset == "cifar100"]
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_rounded_weights_are_as_good_as_the_trained_ones(name):
-    card = checkpoints.load_id(name).card
+@pytest.mark.parametrize("network", SHIPPED, ids=str)
+def test_rounded_weights_are_as_good_as_the_trained_ones(network):
+    card = read_card(network.path(CHECKPOINTS))
     assert card["test_accuracy"] == pytest.approx(card["test_accuracy_before_rounding"], abs=0.2)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_card_agrees_with_the_network(name):
+@pytest.mark.parametrize("network", SHIPPED, ids=str)
+def test_card_agrees_with_the_network(network):
     """On all images, within what another processor's rounding can do."""
-    net = checkpoints.load_id(name)
+    net = load_network(network)
     if not (data.folder() / f"{net.dataset}.npz").exists():
         pytest.skip(f"needs the complete {net.dataset}")
     found = describe(net)
@@ -62,28 +63,21 @@ def test_card_agrees_with_the_network(name):
             assert found["operating_points"][fall_back][goal] == pytest.approx(expected, abs=0.5), goal
 
 
-JOINT = [name for name in SHIPPED if name.endswith("-dynn")]
+JOINT = [network for network in SHIPPED if network.kind == "dynn"]
 
 
-@pytest.mark.parametrize("name", [name for name in JOINT if name.startswith("cifar10-")])
-def test_a_dynamic_network_saves_a_third_of_its_cost(name):
-    points = checkpoints.load_id(name).card["operating_points"]
+@pytest.mark.parametrize("network", [network for network in JOINT if network.dataset == "cifar10"], ids=str)
+def test_a_dynamic_network_saves_a_third_of_its_cost(network):
+    points = read_card(network.path(CHECKPOINTS))["operating_points"]
     assert points["most_confident"][CHEAPEST]["macs"] <= 65
 
 
-@pytest.mark.parametrize("name", JOINT)
-def test_a_dynamic_network_ends_as_well_as_its_static_one(name):
+@pytest.mark.parametrize("network", JOINT, ids=str)
+def test_a_dynamic_network_ends_as_well_as_its_static_one(network):
     """It may end better: in a short training the exits' losses help deep layers along. Notebook 1 shows by how much."""
-    dynamic, static = (checkpoints.load_id(n).card["test_accuracy"][-1] for n in (name, name.replace("-dynn", "-sdnn")))
+    both = (network, network.sibling(exits="none"))
+    dynamic, static = (read_card(n.path(CHECKPOINTS))["test_accuracy"][-1] for n in both)
     assert dynamic >= static - 1.5
-
-
-@pytest.mark.parametrize(("kind", "exits"), RETRAINED.items())
-def test_a_design_to_train_has_just_its_exits(kind, exits):
-    net, whole = (checkpoints.new("resnet56", "cifar10", name) for name in (kind, "dynn"))
-    assert net.exit_after == tuple(whole.exit_after[k] for k in exits)
-    with pytest.raises(ValueError, match=f"unknown kind '{kind}'"):
-        checkpoints.new("vgg16", "cifar10", kind)
 
 
 def test_table_of_the_networks_is_current():
@@ -115,7 +109,7 @@ def test_unknown_names():
 
 def test_missing_network_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"cifar100-vgg16-dynn\.safetensors is missing"):
-        checkpoints.load("vgg16", "cifar100", "dynn", tmp_path)
+        checkpoints.load("vgg16", "cifar100", "dynn", folder=tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "one bit", "no card"])
@@ -132,7 +126,7 @@ def test_damaged_checkpoint_is_refused_by_name(tmp_path, damage):
     else:
         path.with_suffix(".json").unlink()
     with pytest.raises(CheckpointError, match=rf"{NAME}\.safetensors"):
-        checkpoints.load("resnet56", "cifar10", "sdnn", tmp_path)
+        checkpoints.load("resnet56", "cifar10", "sdnn", folder=tmp_path)
 
 
 def test_truncated_weights_with_a_matching_card(tmp_path):
@@ -140,4 +134,4 @@ def test_truncated_weights_with_a_matching_card(tmp_path):
     path.write_bytes((CHECKPOINTS / f"{NAME}.safetensors").read_bytes()[:-100])
     checkpoints.write_card(path, json.loads((CHECKPOINTS / f"{NAME}.json").read_text()))
     with pytest.raises(CheckpointError, match="damaged"):
-        checkpoints.load("resnet56", "cifar10", "sdnn", tmp_path)
+        checkpoints.load("resnet56", "cifar10", "sdnn", folder=tmp_path)

@@ -8,7 +8,8 @@ from dynlib import claims, design, experiments, plots, results
 from dynlib.files import CHECKPOINTS
 from dynlib.mechanisms import FALL_BACKS, ConfidenceExit
 from dynlib.networks import checkpoints
-from dynlib.networks.checkpoints import RETRAINED, read_card
+from dynlib.networks.checkpoints import read_card
+from dynlib.networks.identity import Network
 from dynlib.packing import LARGEST, pack, unpack
 from dynlib.results import Outputs, ResultsError
 from tests.test_measures import DYNN, SDNN
@@ -177,10 +178,10 @@ def test_examples_of_two_networks_are_two_curves(outputs):
 def test_retrained_designs_stand_beside_the_choice_from_all_exits(outputs):
     """The stand-in for a retrained network says at its exits what the whole one says there, so both ways of training agree."""
     clean = {DYNN: outputs}
-    for kind, exits in RETRAINED.items():
-        name = DYNN.replace("dynn", kind)
-        net = checkpoints.new("resnet56", "cifar10", kind)
-        clean[name] = outputs._replace(network=name, logits=outputs.logits[[*exits, 6]], macs=net.macs)
+    for exits in ("early", "late", "sparse"):
+        design_trained = Network.parse(DYNN).sibling(exits=exits)
+        logits, macs = outputs.logits[[*design_trained.exit_indices, 6]], checkpoints.new(design_trained).macs
+        clean[design_trained.id] = outputs._replace(network=design_trained.id, logits=logits, macs=macs)
     attacked = {name: o._replace(labels=o.labels.roll(1)) for name, o in clean.items()}
     table = design.retrained_table(clean, attacked)
     assert table.exits.tolist() == [name for name in ("1 2 3 4 5 6 7", "1 2 3 7", "4 5 6 7", "1 4 7") for _ in range(2)]

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 import dynlib
-from dynlib.networks.backbones import EXIT_AFTER
+from dynlib.networks.backbones import MODELS
 from dynlib.networks.exits import MixedPool, internal_classifier
 
 # Parameters and multiply-accumulates in millions for 10 classes, and the share of the backbone's MACs at each exit.
@@ -33,12 +33,12 @@ def test_macs_by_hand():
     assert net.macs.tolist() == [first, first + sum(convolutions[2:]) + 2 * 512 * 512 + 512 * 10]
 
 
-@pytest.mark.parametrize("model", EXIT_AFTER)
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("dataset", "classes"), [("cifar10", 10), ("cifar100", 100)])
 def test_output_shape(model, dataset, classes):
     images = torch.rand(2, 3, 32, 32)
     net = dynlib.build(model, dataset).eval()
-    exits = len(EXIT_AFTER[model]) + 1
+    exits = len(MODELS[model].exit_after) + 1
     assert net(images).shape == (exits, 2, classes)
     assert net(images, depth=1).shape == (2, 2, classes)
     assert net.as_static(1)(images).equal(net(images)[1])

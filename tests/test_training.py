@@ -9,15 +9,18 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from dynlib import data
+from dynlib.files import ROOT
 from dynlib.networks import checkpoints, recipes, training
-from dynlib.networks.checkpoints import RETRAINED, CheckpointError
-from dynlib.networks.recipes import one_cycle, restarted, stepwise
-from dynlib.networks.training import Training, TrainingError, augment, joint_loss, missing, train_all
+from dynlib.networks.checkpoints import CheckpointError
+from dynlib.networks.identity import Network
+from dynlib.networks.optimisers import Muon, optimiser, orthogonal
+from dynlib.networks.recipes import linear, stepwise
+from dynlib.networks.training import Training, TrainingError, augment, joint_loss, lacking, read_queue, train_queue
 
 
 @pytest.fixture
 def workshop(monkeypatch, tmp_path):
-    """A folder for tiny trainings; images of the bundled sample play all splits, and precision does not hang on timings."""
+    """A folder for tiny trainings; images of the bundled sample play all splits."""
     sample = data.load("cifar10", "test", 400)
     parts = {"train": slice(0, 256), "validation": slice(256, 320), "test": slice(320, 400)}
 
@@ -25,33 +28,35 @@ def workshop(monkeypatch, tmp_path):
         return data.Split(sample.images[parts[split]], sample.labels[parts[split]])
 
     monkeypatch.setattr(training.data, "load", load)
-    monkeypatch.setattr(Training, "_bfloat16_is_faster", lambda self: False)
     return tmp_path
 
 
+STATIC = Network("cifar10", "mobilenet", "none")
+
+
 def train(folder, kind, seed=0):
-    return Training("mobilenet", "cifar10", kind, "tiny", seed, folder=folder).run()
+    return Training(Network.of("mobilenet", "cifar10", kind, seed), "tiny", folder=folder).run()
 
 
 def test_every_kind_trains_and_ships(workshop):
     path = train(workshop, "sdnn")
-    net = checkpoints.load("mobilenet", "cifar10", "sdnn", workshop)
+    net = checkpoints.load("mobilenet", "cifar10", "sdnn", folder=workshop)
     assert net.n_exits == 1
     assert net.card["weights_sha256"] == checkpoints.sha256(path)
-    log = (workshop / "training" / "cifar10-mobilenet-sdnn-tiny-0.csv").read_text().splitlines()
-    assert len(log) == 1 + recipes.find("tiny", "resnet56", "cifar10", "sdnn").epochs
+    log = (workshop / "training" / "cifar10-mobilenet-sdnn-tiny.csv").read_text().splitlines()
+    assert len(log) == 1 + recipes.find("tiny", STATIC).epochs
 
     train(workshop, "ic_only")
-    heads = checkpoints.load("mobilenet", "cifar10", "ic_only", workshop)
+    heads = checkpoints.load("mobilenet", "cifar10", "ic_only", folder=workshop)
     for name, tensor in net.state_dict().items():  # weights and batch-norm statistics of the backbone
         assert tensor.equal(heads.state_dict()[name]), name
     assert {name.split(".")[0] for name in load_file(workshop / "cifar10-mobilenet-ic_only.safetensors")} == {"exits"}
     torch.manual_seed(0)
-    untrained = checkpoints.new("mobilenet", "cifar10", "ic_only").exits.state_dict()
+    untrained = checkpoints.new(STATIC.sibling(exits="all", trained="heads")).exits.state_dict()
     assert not any(t.half().equal(untrained[name].half()) for name, t in heads.exits.state_dict().items())
 
     train(workshop, "dynn")
-    card = checkpoints.load("mobilenet", "cifar10", "dynn", workshop).card
+    card = checkpoints.load("mobilenet", "cifar10", "dynn", folder=workshop).card
     assert len(card["test_accuracy"]) == len(card["validation_accuracy"]) == len(card["macs"]) == 6
     assert set(card["operating_points"]) == {"most_confident", "final"}
 
@@ -80,8 +85,9 @@ def test_resumed_training_ends_with_the_same_weights(workshop, monkeypatch, kind
     assert all(tensor.equal(resumed[name]) for name, tensor in expected.items())
 
 
-def test_seed_matters(workshop):
-    first, second = (load_file(train(workshop / str(seed), "sdnn", seed)) for seed in (0, 1))
+def test_trainings_of_two_seeds_lie_beside_each_other(workshop):
+    first, second = (load_file(train(workshop, "sdnn", seed)) for seed in (0, 1))
+    assert checkpoints.load("mobilenet", "cifar10", "sdnn", seed=1, folder=workshop).card["seed"] == 1
     assert not all(tensor.equal(second[name]) for name, tensor in first.items())
 
 
@@ -89,7 +95,7 @@ def test_training_learns():
     """Twenty-five steps on 64 images drive the joint loss to a fraction of what it was."""
     images, labels = data.load("cifar10", "test", 64)
     torch.manual_seed(0)
-    net = checkpoints.new("mobilenet", "cifar10", "dynn").train()
+    net = checkpoints.new(STATIC.sibling(exits="all")).train()
     optimiser = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9)
     losses = []
     for _ in range(25):
@@ -110,9 +116,9 @@ def test_diverged_loss_names_epoch_and_rate(workshop, monkeypatch):
 
 def test_damaged_state_is_named(workshop):
     train(workshop, "sdnn")
-    state = workshop / "training" / "cifar10-mobilenet-sdnn-tiny-0.safetensors"
+    state = workshop / "training" / "cifar10-mobilenet-sdnn-tiny.safetensors"
     state.write_bytes(state.read_bytes()[:5000])
-    with pytest.raises(CheckpointError, match=r"sdnn-tiny-0\.safetensors is damaged"):
+    with pytest.raises(CheckpointError, match=r"sdnn-tiny\.safetensors is damaged"):
         train(workshop, "sdnn")
 
 
@@ -146,13 +152,55 @@ def test_augmentation_crops_and_flips():
 
 def test_schedules():
     assert [stepwise(p) for p in (0, 0.34, 0.35, 0.6, 0.85)] == pytest.approx([1, 1, 0.1, 0.01, 0.001])
-    assert [one_cycle(p) for p in (0, 0.125, 0.25, 1)] == pytest.approx([0, 0.5, 1, 0])
-    assert [restarted(p) for p in (0, 0.15, 0.599, 0.6, 0.8, 1)] == pytest.approx([0, 1, 0, 1, 0.5, 0], abs=1e-4)
+    assert [linear(p) for p in (0, 0.075, 0.15, 0.575, 1)] == pytest.approx([0, 0.5, 1, 0.5, 0])
 
 
 def test_unknown_recipe():
     with pytest.raises(ValueError, match="unknown recipe"):
-        Training("vgg16", "cifar10", "dynn", "long", 0)
+        Training(STATIC, "long")
+
+
+def test_a_regime_without_a_recipe_is_refused():
+    with pytest.raises(ValueError, match="sdnn-adversarial: no recipe"):
+        Training(STATIC.sibling(regime="adversarial"), "tiny")
+
+
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+@pytest.mark.parametrize("model", ["vgg16", "resnet56", "mobilenet"])
+def test_static_and_dynamic_networks_have_one_recipe(recipe, model):
+    """With another one, a difference between them would say nothing of the exits."""
+    for dataset in ("cifar10", "cifar100"):
+        dynamic = Network(dataset, model)
+        assert recipes.find(recipe, dynamic) == recipes.find(recipe, dynamic.sibling(exits="none"))
+
+
+@pytest.mark.parametrize("shape", [(8, 27), (27, 8), (16, 16)])
+def test_orthogonal_directions(shape):
+    """All singular values come near 1; five steps, and fewer come less near."""
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonal(torch.randn(shape), steps=5).float())
+    assert values.min() > 0.5
+    assert values.max() < 1.3
+
+
+def test_muon_turns_kernels_and_leaves_vectors_without_decay():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.Conv2d(8, 8, 3, groups=8, bias=False))
+    muon = Muon(net, rate=0.1, weight_decay=0.5)
+    kernel, scale, depthwise = net[0].weight, net[1].weight, net[2].weight
+    before = depthwise.detach().clone()
+    for p in net.parameters():
+        p.grad = torch.zeros_like(p)
+    kernel.grad = torch.randn_like(kernel)
+    muon.step()
+    assert scale.equal(torch.ones(8))
+    torch.testing.assert_close(depthwise, before * (1 - 0.1 * 0.5 * 1.85))  # decay with Nesterov momentum
+    assert kernel.norm().item() == pytest.approx(8**0.5, rel=0.1)  # its new norm, and one step of 0.05
+
+
+def test_unknown_optimiser():
+    with pytest.raises(ValueError, match="unknown optimiser 'lion'"):
+        optimiser("lion", torch.nn.Linear(2, 2), 0.1, 0.0)
 
 
 def test_exits_only_needs_the_static_network(workshop):
@@ -163,39 +211,66 @@ def test_exits_only_needs_the_static_network(workshop):
 def test_exits_belong_to_one_backbone(workshop):
     train(workshop, "sdnn")
     train(workshop, "ic_only")
-    shutil.rmtree(workshop / "training")
     train(workshop, "sdnn", seed=1)
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(STATIC.sibling(seed=1).path(workshop).with_suffix(suffix), STATIC.path(workshop).with_suffix(suffix))
     with pytest.raises(CheckpointError, match=r"ic_only\.safetensors was trained on another backbone"):
-        checkpoints.load("mobilenet", "cifar10", "ic_only", workshop)
+        checkpoints.load("mobilenet", "cifar10", "ic_only", folder=workshop)
 
 
-def test_missing_networks(workshop):
-    assert len(missing("tiny", workshop)) == 18 + len(RETRAINED)
-    assert [model for model, *_ in missing("tiny", workshop)[:18:6]] == ["mobilenet", "resnet56", "vgg16"]  # cheapest first
+def test_what_is_there_is_trained_again_by_a_better_recipe_only(workshop):
+    assert lacking(STATIC, "tiny", workshop)
     train(workshop, "sdnn")
-    there = ("mobilenet", "cifar10", "sdnn")
-    assert there not in missing("tiny", workshop)
-    assert there in missing("short", workshop)  # a better recipe replaces it
+    assert not lacking(STATIC, "tiny", workshop)
+    assert lacking(STATIC.sibling(seed=1), "tiny", workshop)
+    assert lacking(STATIC, "cpu", workshop)
 
 
-def test_train_all(workshop, monkeypatch):
+def test_queue(workshop):
+    """It is read as a whole before anything starts."""
+    file = workshop / "queue.txt"
+    file.write_text("# seed 1\ncifar10-mobilenet-sdnn-seed1\n\ncifar10-mobilenet-ic_only-seed1  # on its backbone\n")
+    wanted = [STATIC.sibling(seed=1), Network("cifar10", "mobilenet", trained="heads", seed=1)]
+    assert read_queue(file, "tiny", workshop) == wanted
+    train(workshop, "sdnn", seed=1)
+    assert read_queue(file, "tiny", workshop) == wanted[1:]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("cifar10-lenet-dynn", r"line 2: unknown model 'lenet'"),
+        ("resnet56", r"line 2: 'resnet56' is not the id of a network"),
+        ("cifar10-mobilenet-sdnn", r"line 2: cifar10-mobilenet-sdnn is there twice"),
+        ("cifar10-resnet56-ic_only", r"line 2: cifar10-resnet56-ic_only needs cifar10-resnet56-sdnn first"),
+    ],
+)
+def test_wrong_line_of_a_queue_is_named(workshop, line, message):
+    file = workshop / "queue.txt"
+    file.write_text(f"cifar10-mobilenet-sdnn\n{line}\n")
+    with pytest.raises(ValueError, match=message):
+        read_queue(file, "tiny", workshop)
+
+
+def test_shipped_queue_is_the_campaign(tmp_path):
+    queue = read_queue(ROOT / "workflow" / "networks.txt", "cpu", tmp_path)
+    cells = {network.cell for network in queue}
+    assert len(cells) == 6
+    assert all(Network(*cell, exits) in queue for cell in cells for exits in ("none", "all"))
+    assert {network.seed for network in queue if network.model == "resnet56"} == {0, 1, 2}
+
+
+def test_train_queue(workshop, monkeypatch):
     """The networks are trained in processes of their own; those need real data, so here they only meet an error, by name."""
     monkeypatch.setenv("DYNLIB_DATA", str(workshop))
-    monkeypatch.setattr(training, "missing", lambda recipe: [("mobilenet", "cifar10", "ic_only"), ("mobilenet", "cifar10", "sdnn")])
     with pytest.raises(data.DataError, match=r"cifar10\.npz is missing"):
-        train_all("tiny", 0, "cpu", jobs=1)
+        train_queue([STATIC, STATIC.sibling(exits="all", trained="heads")], "tiny", "cpu", 1, workshop)
 
 
 def test_other_recipe_is_refused(workshop, monkeypatch):
     train(workshop, "sdnn")
-    state = workshop / "training" / "cifar10-mobilenet-sdnn-tiny-0.safetensors"
-    about = {"recipe": {"epochs": 1}, "bfloat16": False, "history": []}
+    state = workshop / "training" / "cifar10-mobilenet-sdnn-tiny.safetensors"
+    about = {"recipe": {"epochs": 1}, "history": []}
     training.save_file(load_file(state), state, {"about": json.dumps(about)})
     with pytest.raises(CheckpointError, match="another recipe"):
         train(workshop, "sdnn")
-
-
-def test_short_recipe_by_network():
-    epochs = {dataset: recipes.find("short", "mobilenet", dataset, "dynn").epochs for dataset in ("cifar10", "cifar100")}
-    assert epochs["cifar10"] < epochs["cifar100"] == recipes.find("short", "resnet56", "cifar10", "sdnn").epochs
-    assert recipes.find("short", "vgg16", "cifar10", "ic_only").optimiser == "adam"

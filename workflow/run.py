@@ -18,7 +18,7 @@ from dynlib import claims, data, experiments
 from dynlib.attacks import EarlyAttack, EarlyPGD
 from dynlib.files import CHECKPOINTS, RESULTS, ROOT
 from dynlib.mechanisms import ConfidenceExit
-from dynlib.networks.checkpoints import KINDS, network_id
+from dynlib.networks.identity import KINDS, Network
 
 PROFILES = ROOT / "workflow" / "profiles"
 KEYS = {"networks", "recipe", "device", "notebooks", "restarts", *experiments.EXPERIMENTS} - {*experiments.RESTARTS}
@@ -47,8 +47,8 @@ def load_profile(name: str) -> dict[str, Any]:
         check_names(changes, {*experiments.RESTARTS.values()}, "restart")
         profile |= {restart: {**profile[name], **changes[name]} for restart, name in experiments.RESTARTS.items()}
         for dataset, models in profile["networks"].items():
-            for network in (network_id(model, dataset, kind) for model in models for kind in KINDS):
-                if profile["recipe"] is None and not (CHECKPOINTS / f"{network}.safetensors").exists():
+            for network in (Network.of(model, dataset, kind) for model in models for kind in KINDS):
+                if profile["recipe"] is None and not network.path(CHECKPOINTS).exists():
                     raise ProfileError(f"{network} is not shipped, and without a recipe nothing is trained")
         for experiment in experiments.EXPERIMENTS:
             check_experiment(experiment, profile[experiment])

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from dynlib import data
 from dynlib.attacks import ATTACKS, Attack, CarliniWagner, Iterative
-from dynlib.files import atomic, code_version
+from dynlib.files import CHECKPOINTS, atomic, code_version
 from dynlib.mechanisms import ConfidenceExit
 from dynlib.networks import checkpoints
 from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.identity import Network
 
 BATCH = 50
 Record = dict[str, str | int | float]
@@ -34,10 +35,10 @@ def load_networks(names: Iterable[str], device: str) -> dict[str, MultiExitNetwo
         ValueError: they are not all for one data set.
         CheckpointError: one is missing or damaged.
     """
-    names = list(dict.fromkeys(names))
-    if len({name.split("-")[0] for name in names}) > 1:
-        raise ValueError(f"networks {', '.join(names)} are not all for one data set")
-    return {name: checkpoints.load_id(name).to(device) for name in names}
+    networks = [Network.parse(name) for name in dict.fromkeys(names)]
+    if len({network.dataset for network in networks}) > 1:
+        raise ValueError(f"networks {', '.join(map(str, networks))} are not all for one data set")
+    return {network.id: checkpoints.load_network(network).to(device) for network in networks}
 
 
 def load_images(dataset: str, n: int, device: str) -> tuple[Tensor, Tensor]:
@@ -115,8 +116,8 @@ def provenance(settings: dict, networks: list[str], seconds: float) -> dict:
     gpu = device.type == "cuda"
     return {
         "settings": settings,
-        "weights": {name: checkpoints.load_id(name).card["weights_sha256"] for name in networks},
-        "data": data.DIGESTS[networks[0].split("-")[0]]["test"],
+        "weights": {name: checkpoints.read_card(Network.parse(name).path(CHECKPOINTS))["weights_sha256"] for name in networks},
+        "data": data.DIGESTS[Network.parse(networks[0]).dataset]["test"],
         "code": code_version(),
         "packages": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
         "device": torch.cuda.get_device_name(device) if gpu else f"CPU core ({torch.backends.cpu.get_cpu_capability()})",

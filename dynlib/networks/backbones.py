@@ -1,22 +1,16 @@
 """The three backbones of the paper, each a stem, a list of blocks and a head.
 
-Architectures follow the CIFAR versions used by Shallow-Deep Networks (Kaya, Hong and Dumitras, ICML 2019). ``EXIT_AFTER`` names
-the blocks (1-based) after which the paper's dynamic networks place an internal classifier.
+Architectures follow the CIFAR versions used by Shallow-Deep Networks (Kaya, Hong and Dumitras, ICML 2019). ``MODELS`` is
+the registry: another backbone is one more entry.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-EXIT_AFTER = {
-    "vgg16": (2, 4, 6, 7, 9, 10),
-    "resnet56": (4, 8, 12, 16, 20, 24),
-    "mobilenet": (3, 5, 7, 9, 12),
-}
-MODELS = tuple(EXIT_AFTER)
-DISPLAY_NAMES = {"vgg16": "VGG-16", "resnet56": "ResNet-56", "mobilenet": "MobileNet"}
 
 
 class Backbone(nn.Module):
@@ -108,16 +102,16 @@ def mobilenet(classes: int) -> Backbone:
     return Backbone(nn.Sequential(conv_bn_relu(3, 32)), blocks, head)
 
 
-def build_backbone(model: str, classes: int) -> Backbone:
-    """An untrained backbone.
+class Model(NamedTuple):
+    """A backbone: its name for people, how to build it for so many classes, the blocks (1-based) that the paper's exits follow."""
 
-    Args:
-        model: one of ``MODELS``.
-        classes: number of classes, at least 2.
-    Raises:
-        ValueError: unknown model.
-    """
-    builders = {"vgg16": vgg16, "resnet56": resnet56, "mobilenet": mobilenet}
-    if model not in builders:
-        raise ValueError(f"unknown model {model!r}: choose one of {', '.join(MODELS)}")
-    return builders[model](classes)
+    display: str
+    build: Callable[[int], Backbone]
+    exit_after: tuple[int, ...]
+
+
+MODELS = {
+    "vgg16": Model("VGG-16", vgg16, (2, 4, 6, 7, 9, 10)),
+    "resnet56": Model("ResNet-56", resnet56, (4, 8, 12, 16, 20, 24)),
+    "mobilenet": Model("MobileNet", mobilenet, (3, 5, 7, 9, 12)),
+}

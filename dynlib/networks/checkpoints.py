@@ -3,35 +3,15 @@
 import argparse
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dynlib.data import DIGESTS
 from dynlib.files import CHECKPOINTS, atomic, sha256
-from dynlib.networks.backbones import EXIT_AFTER, MODELS
 from dynlib.networks.exits import MultiExitNetwork, build
-
-
-class Kind(NamedTuple):
-    """How figures show a kind of network."""
-
-    display: str
-    colour: str
-    marker: str
-
-
-# sdnn: the static network. dynn: backbone and exits trained jointly. ic_only: exits trained on the frozen backbone of the sdnn,
-# stored without it.
-KINDS = {"sdnn": Kind("SDNN", "black", "o"), "dynn": Kind("DyNN", "C0", "s"), "ic_only": Kind("DyNN, exits only", "C1", "^")}
-
-# Designs trained for real, to hold against the same choice of exits of the network trained with all of them: jointly, with these of
-# the usual exits, from 0.
-RETRAINED = {"dynn_early": (0, 1, 2), "dynn_late": (3, 4, 5), "dynn_sparse": (0, 3)}
-RETRAINED_ON = ("resnet56", "cifar10")
+from dynlib.networks.identity import Network
 
 LARGE = 800_000  # parameters beyond which weights are stored in 8 bits
 SCALE = ".scale"
@@ -42,59 +22,44 @@ class CheckpointError(RuntimeError):
     """A checkpoint that is missing or damaged; the message is one line and names the file."""
 
 
-def network_id(model: str, dataset: str, kind: str) -> str:
-    """For example ``"cifar10-resnet56-dynn"``.
-
-    Raises:
-        ValueError: unknown model, dataset or kind.
-    """
-    kinds = [*KINDS, *(RETRAINED if (model, dataset) == RETRAINED_ON else ())]
-    for name, value, known in (("model", model, MODELS), ("dataset", dataset, DIGESTS), ("kind", kind, kinds)):
-        if value not in known:
-            raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
-    return f"{dataset}-{model}-{kind}"
+def new(network: Network) -> MultiExitNetwork:
+    """An untrained network."""
+    return build(network.model, network.dataset, network.exit_after)
 
 
-def new(model: str, dataset: str, kind: str) -> MultiExitNetwork:
-    """An untrained network of one kind."""
-    network_id(model, dataset, kind)
-    return build(model, dataset, [EXIT_AFTER[model][k] for k in exits(model, kind)])
-
-
-def exits(model: str, kind: str) -> tuple[int, ...]:
-    """Which of the usual early exits a network of this kind has, from 0."""
-    return () if kind == "sdnn" else RETRAINED.get(kind, tuple(range(len(EXIT_AFTER[model]))))
-
-
-def load(model: str, dataset: str, kind: str, folder: Path = CHECKPOINTS) -> MultiExitNetwork:
+def load(model: str, dataset: str, kind: str, seed: int = 0, folder: Path = CHECKPOINTS) -> MultiExitNetwork:
     """A trained network in evaluation mode, float32, on the CPU; its ``card`` attribute holds what the card says.
 
+    Args:
+        model: name in ``dynlib.networks.backbones.MODELS``.
+        dataset: ``"cifar10"`` or ``"cifar100"``.
+        kind: such as ``"sdnn"``, ``"dynn"`` or ``"ic_only"``.
+        seed: of the training.
+        folder: where the checkpoints lie.
     Raises:
         ValueError: unknown model, dataset or kind.
         CheckpointError: no such checkpoint, or weights that are not those of the card.
     """
-    path = folder / f"{network_id(model, dataset, kind)}.safetensors"
+    return load_network(Network.of(model, dataset, kind, seed), folder)
+
+
+def load_network(network: Network, folder: Path = CHECKPOINTS) -> MultiExitNetwork:
+    """``load`` by the network's identity; result and errors as there."""
+    path = network.path(folder)
     card = read_card(path)
     if sha256(path) != card["weights_sha256"]:
         raise CheckpointError(f"{path} is damaged: its digest is not the one on its card")
     state = read_weights(path)
-    if kind == "ic_only":
-        static = load(model, dataset, "sdnn", folder)
+    if network.trained == "heads":
+        static = load_network(network.sibling(exits="none"), folder)
         if card["backbone_sha256"] != static.card["weights_sha256"]:
             raise CheckpointError(f"{path} was trained on another backbone than {static.card['network']}: train it again")
         state |= {f"backbone.{name}": tensor for name, tensor in static.backbone.state_dict().items()}
-    net = new(model, dataset, kind)
+    net = new(network)
     net.load_state_dict(state)
     net.card = card
     # Channels last: attacks are half as fast again on a CPU.
     return net.eval().to(memory_format=torch.channels_last)
-
-
-def load_id(name: str, folder: Path = CHECKPOINTS) -> MultiExitNetwork:
-    """``load`` by network id, for example ``"cifar10-resnet56-dynn"``."""
-    dataset, _, rest = name.partition("-")
-    model, _, kind = rest.partition("-")
-    return load(model, dataset, kind, folder)
 
 
 def read_card(path: Path) -> dict:

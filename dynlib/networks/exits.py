@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dynlib.networks.backbones import EXIT_AFTER, Backbone, build_backbone
+from dynlib.networks.backbones import MODELS, Backbone
 
 # Per-channel mean and standard deviation of the training images, in [0, 1].
 NORMALISATION = {
@@ -189,13 +189,14 @@ def build(model: str, dataset: str, exit_after: Sequence[int] | None = None) -> 
     """An untrained network.
 
     Args:
-        model: ``"vgg16"``, ``"resnet56"`` or ``"mobilenet"``.
+        model: name in ``dynlib.networks.backbones.MODELS``.
         dataset: ``"cifar10"`` or ``"cifar100"``.
         exit_after: blocks followed by an exit, ``()`` for a static network; by default the paper's exits.
     Raises:
         ValueError: unknown name, or impossible exits.
     """
-    if dataset not in CLASSES:
-        raise ValueError(f"unknown dataset {dataset!r}: choose one of {', '.join(CLASSES)}")
-    backbone = build_backbone(model, CLASSES[dataset])
-    return MultiExitNetwork(backbone, dataset, EXIT_AFTER[model] if exit_after is None else exit_after)
+    for what, name, known in (("dataset", dataset, CLASSES), ("model", model, MODELS)):
+        if name not in known:
+            raise ValueError(f"unknown {what} {name!r}: choose one of {', '.join(known)}")
+    backbone = MODELS[model].build(CLASSES[dataset])
+    return MultiExitNetwork(backbone, dataset, MODELS[model].exit_after if exit_after is None else exit_after)

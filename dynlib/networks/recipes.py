@@ -1,11 +1,14 @@
-"""How to train: schedules of the learning rate, and the recipes of each kind of network.
+"""How to train: schedules of the learning rate, and the recipes of whole networks and of heads on a frozen backbone.
 
-The full recipe is that of Shallow-Deep Networks (Kaya, Hong and Dumitras, ICML 2019); the short one is for CPUs.
+The full recipe is that of Shallow-Deep Networks (Kaya, Hong and Dumitras, ICML 2019); ``cpu`` is for CPUs. The static and the
+dynamic network of a cell always have the same recipe.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+
+from dynlib.networks.identity import Network
 
 
 def stepwise(progress: float) -> float:
@@ -13,14 +16,9 @@ def stepwise(progress: float) -> float:
     return 0.1 ** sum(progress >= milestone for milestone in (0.35, 0.60, 0.85))
 
 
-def one_cycle(progress: float) -> float:
-    """Linear warm-up over the first quarter, then a cosine to zero."""
-    return progress / 0.25 if progress < 0.25 else (1 + math.cos(math.pi * (progress - 0.25) / 0.75)) / 2
-
-
-def restarted(progress: float) -> float:
-    """One cycle over the first three fifths, then a warm restart (Loshchilov and Hutter, ICLR 2017): a cosine from 1 to zero."""
-    return one_cycle(progress / 0.6) if progress < 0.6 else (1 + math.cos(math.pi * (progress - 0.6) / 0.4)) / 2
+def linear(progress: float) -> float:
+    """Linear warm-up over the first 15 %, then linear to zero."""
+    return progress / 0.15 if progress < 0.15 else (1 - progress) / 0.85
 
 
 def constant(progress: float) -> float:
@@ -31,17 +29,19 @@ def constant(progress: float) -> float:
 class Recipe:
     """How to train.
 
-    ``schedule`` maps progress in [0, 1) to a factor of the learning rate, ``weight_decay`` None is that of Shallow-Deep Networks
-    (5e-4 for VGG-16, 1e-4 for the others), ``ramp`` is the share of the training over which the weights of the joint loss grow,
-    ``clip`` bounds the gradient's norm.
+    ``schedule`` maps progress in [0, 1) to a factor of the learning rate, ``optimiser`` is a name in
+    ``dynlib.networks.optimisers``, ``precision`` that of forward and backward passes (``"float32"``, or ``"bfloat16"`` for mixed
+    precision), ``ramp`` the share of the training over which the weights of the joint loss grow, ``clip`` bounds the gradient's
+    norm, ``images`` is the number of training images (by default all).
     """
 
     epochs: int
     learning_rate: float
     schedule: Callable[[float], float]
     optimiser: str = "sgd"
-    weight_decay: float | None = None
+    weight_decay: float = 1e-4
     batch: int = 128
+    precision: str = "float32"
     ramp: float = 1.0
     clip: float = math.inf
     images: int | None = None
@@ -50,27 +50,24 @@ class Recipe:
         return {**asdict(self), "schedule": self.schedule.__name__, "clip": self.clip if self.clip < math.inf else None}
 
 
-_FULL, _HEADS = Recipe(100, 0.1, stepwise), Recipe(25, 1e-3, constant, "adam")
-_SHORT = Recipe(15, 0.1, one_cycle, weight_decay=5e-4, ramp=0.75, clip=5.0)
-_TINY = Recipe(3, 0.05, one_cycle, clip=5.0, batch=64, images=256)
+_CPU = Recipe(24, 0.1, linear, "muon", weight_decay=5e-4, precision="bfloat16", ramp=0.75)
+_HEADS = Recipe(25, 1e-3, constant, "adam", weight_decay=0.0)
 # By name, of a whole network and of the heads on a frozen backbone; the best first.
 RECIPES = {
-    "full": (_FULL, _HEADS),
-    "short": (_SHORT, replace(_HEADS, epochs=5)),
-    "tiny": (_TINY, replace(_HEADS, epochs=3, batch=64, images=256)),
+    "full": (Recipe(100, 0.1, stepwise), _HEADS),
+    "cpu": (_CPU, replace(_HEADS, epochs=10, precision="bfloat16")),
+    "tiny": (Recipe(3, 0.05, linear, clip=5.0, batch=64, images=256), replace(_HEADS, epochs=3, batch=64, images=256)),
 }
-# The wider networks learn ten classes in fewer epochs, and take longer for one. VGG-16, whose last layers have no batch norm, loses
-# its first epochs at the larger rate; with a hundred classes and no exits to help, even at half of it, and needs more of them.
-_SHORT_FOR = {
-    ("mobilenet", "cifar10"): {"epochs": 12},
-    ("vgg16", "cifar10"): {"epochs": 12, "learning_rate": 0.05},
-    ("vgg16", "cifar100"): {"learning_rate": 0.05},
-    ("vgg16", "cifar100", "sdnn"): {"learning_rate": 0.02, "epochs": 25, "schedule": restarted},
+# What differs by model. VGG-16's decay is that of Shallow-Deep Networks; MobileNet's wide pointwise kernels make Muon's step as
+# dear as its gradient.
+_FOR = {
+    ("full", "vgg16"): {"weight_decay": 5e-4},
+    ("cpu", "mobilenet"): {"optimiser": "nesterov", "learning_rate": 0.2},
 }
 
 
-def find(name: str, model: str, dataset: str, kind: str) -> Recipe:
-    """The recipe of this name for a network (see ``dynlib.networks.checkpoints``).
+def find(name: str, network: Network) -> Recipe:
+    """The recipe of this name for a network.
 
     Raises:
         ValueError: unknown recipe.
@@ -78,8 +75,9 @@ def find(name: str, model: str, dataset: str, kind: str) -> Recipe:
     if name not in RECIPES:
         raise ValueError(f"unknown recipe {name!r}: choose one of {', '.join(RECIPES)}")
     whole, heads = RECIPES[name]
-    if kind == "ic_only":
-        return heads
-    if name != "short":
-        return whole
-    return replace(whole, **_SHORT_FOR.get((model, dataset), {}) | _SHORT_FOR.get((model, dataset, kind), {}))
+    return heads if network.trained == "heads" else replace(whole, **_FOR.get((name, network.model), {}))
+
+
+def rank(name: str) -> int:
+    """How good a recipe is, 0 for the best; one that is no longer here comes last."""
+    return list(RECIPES).index(name) if name in RECIPES else len(RECIPES)

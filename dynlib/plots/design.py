@@ -4,7 +4,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dynlib.figures import PAGE, cell_name, whiskers
+from dynlib.figures import PAGE, whiskers
+from dynlib.networks.identity import cell_name
 
 # How figures show who attacks; see ``dynlib.design.attacker``.
 ATTACKERS = {

@@ -8,7 +8,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from dynlib.attacks.losses import get_loss
 from dynlib.figures import whiskers
-from dynlib.networks.checkpoints import KINDS
+from dynlib.networks.identity import KINDS
 from dynlib.plots.exits import panels
 
 

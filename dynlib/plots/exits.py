@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dynlib.figures import PAGE, cell_name, whiskers
-from dynlib.networks.checkpoints import KINDS
+from dynlib.figures import PAGE, whiskers
+from dynlib.networks.identity import KINDS, cell_name
 
 
 def panels(

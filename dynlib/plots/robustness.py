@@ -5,7 +5,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from dynlib.figures import PAGE, cell_name, whiskers
+from dynlib.figures import PAGE, whiskers
+from dynlib.networks.identity import Network, cell_name
 
 
 def robustness_panels(table: pd.DataFrame) -> Figure:
@@ -25,8 +26,7 @@ def robustness_panels(table: pd.DataFrame) -> Figure:
             look = {"color": colours[radii.index(radius)], "marker": marker, "label": f"{radius}/255" if radius else "clean"}
             above.errorbar(curve.threshold, 100 * curve.accuracy, whiskers(curve, "accuracy"), capsize=1.5, **look)
             below.plot(curve.threshold, 100 * curve.cost, **look)
-        dataset, model, _ = target.split("-")
-        above.set_title(cell_name(dataset, model))
+        above.set_title(cell_name(*Network.parse(target).cell))
         below.set_xlabel("threshold")
         below.tick_params(labelbottom=True)
     for panel in sum(pairs[len(cells) :], ()):

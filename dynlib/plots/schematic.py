@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dynlib.figures import PAGE
-from dynlib.networks.backbones import DISPLAY_NAMES, EXIT_AFTER, build_backbone
+from dynlib.networks.backbones import MODELS
 from dynlib.networks.exits import IMAGE_SHAPE, build
 
 
@@ -17,13 +17,13 @@ def architecture(model: str, dataset: str = "cifar10") -> pd.DataFrame:
 
     ``exit`` numbers the exit after it, if there is one; ``share`` is the cost of leaving there, in MACs of the static network.
     """
-    blocks = len(build_backbone(model, 10).blocks)
+    blocks = len(MODELS[model].build(10).blocks)
     net = build(model, dataset, range(1, blocks)).eval()  # an exit after every block: each is a segment
     paper, static = build(model, dataset).macs, build(model, dataset, ()).macs[-1]
     rows, x = [], torch.zeros(1, *IMAGE_SHAPE)
     for k, macs in enumerate((net.macs / 1e6).tolist()):
         x = net.segment(k, x)
-        exit = (*EXIT_AFTER[model], blocks).index(k + 1) + 1 if k + 1 in (*EXIT_AFTER[model], blocks) else None
+        exit = (*MODELS[model].exit_after, blocks).index(k + 1) + 1 if k + 1 in (*MODELS[model].exit_after, blocks) else None
         share = (paper[exit - 1] / static).item() if exit else None
         side = x.shape[2] * (2 if hasattr(net.backbone.blocks[k], "pool") else 1)
         rows.append((model, k + 1, x.shape[1], side, macs, exit, share))
@@ -36,7 +36,7 @@ def schematic(table: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(len(models), 1, figsize=(PAGE, 1.25 * len(models)), squeeze=False)
     for panel, model in zip(axes[:, 0], models, strict=True):
         _strip(panel, table[table.model == model])
-        panel.set_title(f"{DISPLAY_NAMES[model]}, {table[table.model == model].mmacs.max():.0f} million MACs", loc="left", pad=2)
+        panel.set_title(f"{MODELS[model].display}, {table[table.model == model].mmacs.max():.0f} million MACs", loc="left", pad=2)
     axes[-1, 0].set_xlabel("share of the computation (MACs)")
     return fig
 

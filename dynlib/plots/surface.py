@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from dynlib.attacks.losses import get_loss
 from dynlib.data import DATASET_NAMES
 from dynlib.figures import PAGE, whiskers
-from dynlib.networks.backbones import DISPLAY_NAMES
-from dynlib.networks.checkpoints import KINDS
+from dynlib.networks.backbones import MODELS
+from dynlib.networks.identity import KINDS, Network
 from dynlib.plots.exits import panels
 from dynlib.plots.transfer import heat
 
@@ -90,8 +90,8 @@ def transfer_matrices(table: pd.DataFrame, measures: dict[str, str]) -> Figure:
         table: rows of ``surface.transfer_table`` of one attack, sources and targets dynamic and jointly trained.
         measures: names of columns, each with its title.
     """
-    sides = table.source.str.split("-", expand=True)
-    table = table.assign(dataset=sides[0], made=sides[1], shown=table.target.str.split("-").str[1])
+    sources, targets = ([Network.parse(id) for id in ids] for ids in (table.source, table.target))
+    table = table.assign(dataset=[n.dataset for n in sources], made=[n.model for n in sources], shown=[n.model for n in targets])
     datasets = list(dict.fromkeys(table.dataset))
     n = table.made.nunique()
     size = (PAGE * len(measures) / 2, (0.5 * n + 0.9) * len(datasets))
@@ -99,8 +99,8 @@ def transfer_matrices(table: pd.DataFrame, measures: dict[str, str]) -> Figure:
     for row, dataset in zip(axes, datasets, strict=True):
         for panel, (measure, title) in zip(row, measures.items(), strict=True):
             matrix = table[table.dataset == dataset].pivot(index="made", columns="shown", values=measure)
-            order = [model for model in DISPLAY_NAMES if model in matrix.index]
-            shown = matrix.loc[order, order].rename(index=DISPLAY_NAMES, columns=DISPLAY_NAMES)
+            names = {model: about.display for model, about in MODELS.items() if model in matrix.index}
+            shown = matrix.loc[[*names], [*names]].rename(index=names, columns=names)
             heat(panel, shown, f"{DATASET_NAMES[dataset]}: {title}")
     return fig
 

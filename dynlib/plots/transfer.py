@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from dynlib.attacks import ATTACKS
 from dynlib.attacks.losses import get_loss
 from dynlib.data import DATASET_NAMES
-from dynlib.figures import COLUMN, PAGE, cell_name, whiskers
-from dynlib.networks.backbones import DISPLAY_NAMES
-from dynlib.networks.checkpoints import KINDS
+from dynlib.figures import COLUMN, PAGE, whiskers
+from dynlib.networks.backbones import MODELS
+from dynlib.networks.identity import KINDS, cell_name
 from dynlib.plots.exits import panels
 
 
@@ -62,7 +62,7 @@ def rate_matrices(table: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(1, len(cells), figsize=size, squeeze=False)
     for panel, (dataset, cell) in zip(axes[0], cells, strict=True):
         names = [
-            [f"{DISPLAY_NAMES[model]} {KINDS[kind].display}" for model, kind in zip(models, kinds, strict=True)]
+            [f"{MODELS[model].display} {KINDS[kind].display}" for model, kind in zip(models, kinds, strict=True)]
             for models, kinds in ((cell.model, cell.kind), (cell.target_model, cell.target_kind))
         ]
         order = list(dict.fromkeys(names[0]))

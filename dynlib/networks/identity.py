@@ -1,0 +1,175 @@
+"""Which network is meant: the one place that makes and reads ids, paths and titles.
+
+net = Network("cifar10", "resnet56")              # the dynamic network with all exits, trained jointly, seed 0
+net.sibling(exits="none").id                      # "cifar10-resnet56-sdnn"
+Network.parse("cifar100-vgg16-dynn-seed1").seed   # 1
+"""
+
+import re
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from dynlib.data import DATASET_NAMES
+from dynlib.networks.backbones import MODELS
+
+# Which of a model's usual early exits a network has, of n, from 0.
+EXITS = {
+    "none": lambda n: (),
+    "all": lambda n: tuple(range(n)),
+    "early": lambda n: tuple(range(n // 2)),
+    "late": lambda n: tuple(range(n // 2, n)),
+    "sparse": lambda n: (0, n // 2),
+}
+# joint: backbone and exits at once. heads: the exits on the frozen backbone of the static network.
+TRAINED = {"joint": "dynn", "heads": "ic_only"}
+REGIMES = ("standard", "adversarial")
+
+
+class Look(NamedTuple):
+    """How figures show a kind of network."""
+
+    display: str
+    colour: str
+    marker: str
+
+
+# The kinds that every cell has; a cell is a model on a data set.
+KINDS = {"sdnn": Look("SDNN", "black", "o"), "dynn": Look("DyNN", "C0", "s"), "ic_only": Look("DyNN, exits only", "C1", "^")}
+
+
+@dataclass(frozen=True)
+class Network:
+    """What tells a network from all others.
+
+    Args:
+        dataset: name of a data set.
+        model: name of a backbone in ``MODELS``.
+        exits: a choice in ``EXITS``; ``"none"`` is the static network.
+        trained: ``"joint"``, or ``"heads"`` on the frozen backbone of the static network.
+        regime: ``"standard"`` or ``"adversarial"`` training.
+        seed: of the training, at least 0.
+    Raises:
+        ValueError: an unknown name, a negative seed, or heads without exits.
+    """
+
+    dataset: str
+    model: str
+    exits: str = "all"
+    trained: str = "joint"
+    regime: str = "standard"
+    seed: int = 0
+
+    def __post_init__(self):
+        known = {"dataset": DATASET_NAMES, "model": MODELS, "exits": EXITS, "trained": TRAINED, "regime": REGIMES}
+        for name, names in known.items():
+            if getattr(self, name) not in names:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(names)}")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"training seed {self.seed!r}: need a whole number from 0")
+        if self.is_static and self.trained == "heads":
+            raise ValueError("a static network has no exits whose heads could be trained")
+
+    @classmethod
+    def of(cls, model: str, dataset: str, kind: str, seed: int = 0) -> Self:
+        """The network of a kind, such as ``"sdnn"``, ``"dynn"``, ``"ic_only"`` or ``"dynn_early"``.
+
+        Raises:
+            ValueError: unknown name.
+        """
+        if kind == "sdnn":
+            return cls(dataset, model, "none", seed=seed)
+        for trained, name in TRAINED.items():
+            exits = "all" if kind == name else kind.removeprefix(f"{name}_")
+            if kind == name or (kind.startswith(f"{name}_") and exits in EXITS and exits not in ("all", "none")):
+                return cls(dataset, model, exits, trained, seed=seed)
+        raise ValueError(f"unknown kind {kind!r}: choose one of {', '.join(KINDS)}")
+
+    @classmethod
+    def parse(cls, id: str) -> Self:
+        """The network with an id.
+
+        Raises:
+            ValueError: not an id.
+        """
+        parts = re.fullmatch(r"([^-]+)-([^-]+)-([^-]+)(-adversarial)?(?:-seed([1-9]\d*))?", id)
+        if parts is None:
+            raise ValueError(f"{id!r} is not the id of a network, such as cifar10-resnet56-dynn")
+        dataset, model, kind, adversarial, seed = parts.groups()
+        return replace(cls.of(model, dataset, kind, int(seed or 0)), regime="adversarial" if adversarial else "standard")
+
+    @property
+    def kind(self) -> str:
+        """For example ``"sdnn"``, ``"dynn"`` or ``"ic_only"``: exits and training in one word."""
+        if self.is_static:
+            return "sdnn"
+        return TRAINED[self.trained] + ("" if self.exits == "all" else f"_{self.exits}")
+
+    @property
+    def id(self) -> str:
+        regime, seed = ("" if self.regime == "standard" else f"-{self.regime}"), (f"-seed{self.seed}" if self.seed else "")
+        return f"{self.dataset}-{self.model}-{self.kind}{regime}{seed}"
+
+    def __str__(self) -> str:
+        return self.id
+
+    @property
+    def is_static(self) -> bool:
+        return self.exits == "none"
+
+    @property
+    def cell(self) -> tuple[str, str]:
+        """Data set and model."""
+        return self.dataset, self.model
+
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """Data set, model and kind: what tables say about it."""
+        return self.dataset, self.model, self.kind
+
+    @property
+    def exit_indices(self) -> tuple[int, ...]:
+        """Which of the model's usual early exits it has, from 0."""
+        return EXITS[self.exits](len(MODELS[self.model].exit_after))
+
+    @property
+    def exit_after(self) -> tuple[int, ...]:
+        """The blocks (1-based) that its early exits follow."""
+        return tuple(MODELS[self.model].exit_after[k] for k in self.exit_indices)
+
+    @property
+    def rank(self) -> tuple[int, ...]:
+        """Its place in the order of tables and figures: by data set, model, exits, training, regime and seed."""
+        orders = (DATASET_NAMES, MODELS, EXITS, TRAINED, REGIMES)
+        names = (self.dataset, self.model, self.exits, self.trained, self.regime)
+        return (*(list(order).index(name) for order, name in zip(orders, names, strict=True)), self.seed)
+
+    @property
+    def title(self) -> str:
+        """For people, for example ``"ResNet-56, CIFAR-10, DyNN, seed 1"``."""
+        look = KINDS["sdnn" if self.is_static else TRAINED[self.trained]]
+        parts = [cell_name(*self.cell), look.display]
+        parts += [f"{self.exits} exits"] if self.exits not in ("none", "all") else []
+        parts += [self.regime] if self.regime != "standard" else []
+        return ", ".join(parts + ([f"seed {self.seed}"] if self.seed else []))
+
+    def sibling(self, **changes: Any) -> Self:
+        """The network that differs in these fields; a change to no exits makes it static.
+
+        Raises:
+            ValueError: see the class; or an unknown field.
+        """
+        if unknown := set(changes) - {field.name for field in fields(self)}:
+            raise ValueError(f"a network has no field {min(unknown)!r}")
+        if changes.get("exits") == "none":
+            changes["trained"] = "joint"
+        return replace(self, **changes)
+
+    def path(self, folder: Path) -> Path:
+        """Its weights' file; the card lies beside it."""
+        return folder / f"{self.id}.safetensors"
+
+
+def cell_name(dataset: str, model: str) -> str:
+    """A cell for people, for example ``"ResNet-56, CIFAR-10"``."""
+    return f"{MODELS[model].display}, {DATASET_NAMES[dataset]}"
