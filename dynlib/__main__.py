@@ -7,6 +7,7 @@ COMMANDS = {
     "data": "dynlib.data",
     "train": "dynlib.networks.training",
     "cards": "dynlib.networks.checkpoints",
+    "check-networks": "dynlib.networks.check",
     "measure": "dynlib.experiments.command",
     "figures": "dynlib.figures",
     "claims": "dynlib.claims",

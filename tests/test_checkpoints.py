@@ -6,13 +6,13 @@ import torch
 
 import dynlib
 from dynlib import data
-from dynlib.behaviour import CHEAPEST, describe
+from dynlib.behaviour import CHEAPEST
 from dynlib.files import CHECKPOINTS
-from dynlib.networks import checkpoints
+from dynlib.networks import check, checkpoints
 from dynlib.networks.checkpoints import CheckpointError, load_network, read_card
 from dynlib.networks.identity import Network
 
-SHIPPED = sorted((Network.parse(path.stem) for path in CHECKPOINTS.glob("*.safetensors")), key=lambda network: network.rank)
+SHIPPED = check.shipped()
 NAME = "cifar10-resnet56-sdnn"
 
 
@@ -51,16 +51,20 @@ def test_rounded_weights_are_as_good_as_the_trained_ones(network):
 
 @pytest.mark.parametrize("network", SHIPPED, ids=str)
 def test_card_agrees_with_the_network(network):
-    """On all images, within what another processor's rounding can do."""
-    net = load_network(network)
-    if not (data.folder() / f"{net.dataset}.npz").exists():
-        pytest.skip(f"needs the complete {net.dataset}")
-    found = describe(net)
-    for key in ("validation_accuracy", "test_accuracy", "calibration_error"):
-        assert found[key] == pytest.approx(net.card[key], abs=0.2), key
-    for fall_back, goals in net.card["operating_points"].items():
+    if not (data.folder() / f"{network.dataset}.npz").exists():
+        pytest.skip(f"needs the complete {network.dataset}")
+    found, difference = check.measure(network)
+    assert difference <= check.TOLERANCE
+    for fall_back, goals in read_card(network.path(CHECKPOINTS))["operating_points"].items():
         for goal, expected in goals.items():
             assert found["operating_points"][fall_back][goal] == pytest.approx(expected, abs=0.5), goal
+
+
+def test_a_network_that_differs_from_its_card_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(check, "measure", lambda network: ({"test_accuracy": [90.0]}, 1.0))
+    with pytest.raises(SystemExit, match=f"more than 0.2 points from the card: {NAME}"):
+        check.main([NAME])
+    assert "90.0" in capsys.readouterr().out
 
 
 JOINT = [network for network in SHIPPED if network.kind == "dynn"]

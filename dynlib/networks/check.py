@@ -1,0 +1,52 @@
+"""Whether the shipped weights do what their cards say, measured anew on the whole test set."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dynlib.behaviour import describe
+from dynlib.data import DataError
+from dynlib.files import CHECKPOINTS
+from dynlib.networks.checkpoints import CheckpointError, load_network
+from dynlib.networks.identity import Network
+
+TOLERANCE = 0.2  # points: what another processor's rounding can do
+
+
+def shipped(folder: Path = CHECKPOINTS) -> list[Network]:
+    """All networks of a folder, in the order of tables."""
+    return sorted((Network.parse(path.stem) for path in folder.glob("*.safetensors")), key=lambda network: network.rank)
+
+
+def measure(network: Network, folder: Path = CHECKPOINTS) -> tuple[dict, float]:
+    """What ``describe`` finds now, and the largest difference from the card in points.
+
+    The difference is over accuracies on test and validation images and calibration errors.
+
+    Raises:
+        CheckpointError: a missing or damaged network.
+        DataError: the data set is missing.
+    """
+    net = load_network(network, folder)
+    found = describe(net)
+    keys = ("validation_accuracy", "test_accuracy", "calibration_error")
+    pairs = [pair for key in keys for pair in zip(found[key], net.card[key], strict=True)]
+    return found, max(abs(one - other) for one, other in pairs)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m dynlib check-networks", description=__doc__)
+    parser.add_argument("networks", nargs="*", type=Network.parse, help="ids (default: all that are shipped)")
+    wrong = []
+    print(f"{'network':<34}{'largest difference (points)':>28}  test accuracy of each exit (%)")
+    for network in parser.parse_args(arguments).networks or shipped():
+        try:
+            found, difference = measure(network)
+        except (CheckpointError, DataError) as error:
+            sys.exit(f"error: {error}")
+        wrong += [network.id] if difference > TOLERANCE else []
+        print(
+            f"{network.id:<34}{difference:>28.2f}  {' '.join(f'{accuracy:.1f}' for accuracy in found['test_accuracy'])}", flush=True
+        )
+    if wrong:
+        sys.exit(f"error: more than {TOLERANCE} points from the card: {', '.join(wrong)}")
