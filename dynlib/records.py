@@ -1,0 +1,171 @@
+"""The records of crafted examples: one schema, one writer, one reader that checks all that a number stands on.
+
+A campaign crafts examples on a source network and shows them to targets. Two Parquet files for each source keep what was seen:
+``examples``, a row for each attack and image, and ``answers``, a row for each attack, target, exit and image. What they stand on
+(settings, weights, data, code, packages, device, seconds) is in the metadata of both files.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dynlib.data import DIGESTS
+from dynlib.files import CHECKPOINTS, atomic
+from dynlib.networks.checkpoints import CheckpointError, read_card
+from dynlib.networks.identity import Network
+
+# How sure an exit is: shares in [0, 1], stored in steps of 1/65535, which takes 7 bytes an exit and image in all.
+FIXED_POINT = ("confidence", "margin", "entropy")
+STEPS = 65535
+_NAME = pa.dictionary(pa.int16(), pa.string())
+
+
+def _network(side: str) -> list[pa.Field]:
+    """The columns of a network's parts."""
+    names = [pa.field(f"{side}_{part}", _NAME) for part in ("dataset", "model", "exits", "trained", "regime")]
+    return [*names, pa.field(f"{side}_seed", pa.int16())]
+
+
+_IMAGE = [pa.field("attack", _NAME), pa.field("split", _NAME), pa.field("image", pa.int32())]
+SCHEMAS = {
+    # ``attack`` names it within its campaign, ``image`` counts from 0 within the split. ``reached``: the goal was; ``stuck``: the
+    # gradient was zero at every step. ``l2`` and ``linf`` are distances from the image, in units of its range.
+    "examples": pa.schema(
+        [
+            *_network("source"),
+            *_IMAGE,
+            pa.field("truth", pa.int16()),
+            pa.field("reached", pa.bool_()),
+            pa.field("stuck", pa.bool_()),
+            pa.field("steps", pa.int32()),
+            pa.field("macs", pa.int64()),
+            pa.field("l2", pa.float32()),
+            pa.field("linf", pa.float32()),
+        ]
+    ),
+    # Of one exit, which counts from 0: its label, and three measures of how sure it is, see ``dynlib.mechanisms``.
+    "answers": pa.schema(
+        [
+            *_network("source"),
+            *_network("target"),
+            *_IMAGE,
+            pa.field("exit", pa.int8()),
+            pa.field("label", pa.int16()),
+            *(pa.field(name, pa.uint16()) for name in FIXED_POINT),
+        ]
+    ),
+}
+# What two files of one reading must share, and what has to be that of this checkout.
+SHARED = ("profile", "campaign", "settings", "code", "packages")
+
+
+class RecordsError(RuntimeError):
+    """Records that are missing, damaged or of something else; the message is one line and names the file."""
+
+
+def parts(side: str, network: Network) -> dict[str, Any]:
+    """The columns that name a network, as the source or the target of a row."""
+    fields = {name: getattr(network, name) for name in ("dataset", "model", "exits", "trained", "regime", "seed")}
+    return {f"{side}_{name}": value for name, value in fields.items()}
+
+
+def path(folder: Path, kind: str, source: Network) -> Path:
+    """Where the records of a source lie; ``kind`` is a key of ``SCHEMAS``."""
+    return folder / f"{source}.{kind}.parquet"
+
+
+def write(folder: Path, kind: str, source: Network, rows: Mapping[str, Any], about: dict[str, Any]) -> Path:
+    """Write the records of one source; a value of ``rows`` that is not an array or a list holds for all of them.
+
+    Raises:
+        RecordsError: a column too many or too few, a number that is not finite, or a share outside [0, 1].
+    """
+    schema, target = SCHEMAS[kind], path(folder, kind, source)
+    if wrong := set(rows) ^ set(schema.names):
+        raise RecordsError(f"{target}: column {min(wrong)!r} is {'unknown' if min(wrong) in rows else 'missing'}")
+    frame = pd.DataFrame(dict(rows), columns=schema.names)
+    for name in frame.select_dtypes("number"):
+        if not np.isfinite(frame[name]).all():
+            raise RecordsError(f"{target}: {name} is not finite")
+    for name in {*FIXED_POINT} & {*frame}:
+        if not frame[name].between(0, 1).all():
+            raise RecordsError(f"{target}: {name} is outside [0, 1]")
+        frame[name] = (frame[name] * STEPS).round().astype(np.uint16)
+    table = pa.Table.from_pandas(frame, schema, preserve_index=False).replace_schema_metadata({"about": json.dumps(about)})
+    with atomic(target) as temporary:
+        repeated = [name for name in schema.names if name not in ("image", *FIXED_POINT)]
+        encodings = {name: "BYTE_STREAM_SPLIT" for name in FIXED_POINT if name in schema.names} | {"image": "DELTA_BINARY_PACKED"}
+        pq.write_table(table, temporary, compression="zstd", use_dictionary=repeated, column_encoding=encodings)
+    return target
+
+
+def read(folder: Path, kind: str, expected: Mapping[str, Any]) -> pd.DataFrame:
+    """All records of a campaign; names are categories.
+
+    Args:
+        folder: of the campaign.
+        kind: a key of ``SCHEMAS``.
+        expected: what the files' metadata must say, for example ``{"profile": "quick"}``.
+    Raises:
+        RecordsError: nothing there, a damaged file, or one of another schema, profile, settings, weights or data; named.
+    """
+    files = sorted(folder.glob(f"*.{kind}.parquet"))
+    if not files:
+        raise RecordsError(f"{folder} holds no {kind}")
+    tables, first = [], None
+    for file in files:
+        table, about = _read(file, kind)
+        first = first or about
+        for key, value in [*((key, first.get(key)) for key in SHARED), *expected.items()]:
+            if about.get(key) != value:
+                raise RecordsError(f"{file} is of another {key} than {'asked for' if key in expected else files[0].name}")
+        _check_networks(file, about)
+        tables.append(table)
+    frame = pa.concat_tables(tables).unify_dictionaries().to_pandas()
+    return frame.assign(**{name: (frame[name] / STEPS).astype(np.float32) for name in FIXED_POINT if name in frame})
+
+
+def about(file: Path) -> dict[str, Any]:
+    """What a file of records stands on.
+
+    Raises:
+        RecordsError: a damaged file.
+    """
+    try:
+        return json.loads(pq.read_schema(file).metadata[b"about"])
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise RecordsError(f"{file} is damaged ({_line(error)}): delete it and run again") from None
+
+
+def _read(file: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
+    stands_on = about(file)
+    try:
+        table = pq.read_table(file)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise RecordsError(f"{file} is damaged ({_line(error)}): delete it and run again") from None
+    if not table.schema.equals(SCHEMAS[kind]):
+        raise RecordsError(f"{file} has another schema: it was written by another version, run again")
+    return table, stands_on
+
+
+def _check_networks(file: Path, stands_on: Mapping[str, Any]) -> None:
+    for id, digest in stands_on["weights"].items():
+        network = Network.parse(id)
+        try:
+            known = read_card(network.path(CHECKPOINTS))["weights_sha256"]
+        except CheckpointError as error:
+            raise RecordsError(f"{file} was measured on {id}, but {error}") from None
+        if digest != known:
+            raise RecordsError(f"{file} was measured with other weights of {id}: delete it and run again")
+        if stands_on["data"] != DIGESTS[network.dataset]:
+            raise RecordsError(f"{file} was measured on other data than {network.dataset} here: delete it and run again")
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
