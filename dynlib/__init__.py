@@ -3,13 +3,13 @@
 net = dynlib.load("resnet56", "cifar10", "dynn")       # a trained network; net(images) is [exits, batch, classes]
 test = dynlib.data.load("cifar10", "test", 100)        # images and labels
 result = dynlib.attacks.PGD(loss="taken")(net, test.inputs, test.labels)
-dynlib.ConfidenceExit(0.9).infer(net, result.adversarial).label
+dynlib.ConfidenceExit(0.9).run(net, result.adversarial).label
 """
 
 from dynlib import attacks, data
-from dynlib.mechanisms import ConfidenceExit, Deployed, Mechanism
+from dynlib.mechanisms import Answers, ConfidenceExit, Deployed, Mechanism
 from dynlib.networks.checkpoints import load
 from dynlib.networks.exits import MultiExitNetwork, build
 
 __version__ = "0.1.0"
-__all__ = ["ConfidenceExit", "Deployed", "Mechanism", "MultiExitNetwork", "attacks", "build", "data", "load"]
+__all__ = ["Answers", "ConfidenceExit", "Deployed", "Mechanism", "MultiExitNetwork", "attacks", "build", "data", "load"]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dynlib import data
-from dynlib.mechanisms import FALL_BACKS, ConfidenceExit, Mechanism
+from dynlib.mechanisms import FALL_BACKS, Answers, ConfidenceExit, Mechanism
 from dynlib.networks.checkpoints import CHEAPEST
 from dynlib.networks.exits import MultiExitNetwork
 
@@ -48,9 +48,9 @@ def operate(logits: Tensor, labels: Tensor, macs: Tensor, mechanism: Mechanism) 
         macs: cost of leaving at each exit, ``[exits]``.
         mechanism: of the network as deployed.
     """
-    decision = mechanism.decide(logits)
+    decision = mechanism.decide(Answers.of(logits), macs)
     accuracy = (decision.label == labels).double().mean()
-    return OperatingPoint(accuracy.item(), (macs[decision.depth].double().mean() / macs[-1]).item())
+    return OperatingPoint(accuracy.item(), (decision.cost.double().mean() / macs[-1]).item())
 
 
 def sweep(

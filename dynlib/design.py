@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dynlib.measures import bootstrap_mean, leaving_places, rate
-from dynlib.mechanisms import FALL_BACKS, ConfidenceExit, Mechanism
+from dynlib.mechanisms import FALL_BACKS, Answers, ConfidenceExit, Mechanism
 from dynlib.networks.checkpoints import new
 from dynlib.networks.exits import checked_exits
 from dynlib.networks.identity import Network
@@ -72,9 +72,13 @@ def evaluate(outputs: Outputs, exits: Sequence[int], mechanism: Mechanism) -> Ev
     Raises:
         ValueError: no exit, an unknown one, out of order, or without the final one.
     """
-    paid = costs(outputs.network, outputs.macs, exits)
-    decision = mechanism.decide(outputs.logits[list(exits)])
-    return Evaluation(decision.label == outputs.labels, torch.tensor(exits)[decision.exit], paid[decision.depth] / 1e6)
+    return _evaluate(outputs, Answers.of(outputs.logits), exits, mechanism)
+
+
+def _evaluate(outputs: Outputs, answers: Answers, exits: Sequence[int], mechanism: Mechanism) -> Evaluation:
+    paid = costs(outputs.network, outputs.macs, exits)  # which checks the exits
+    decision = mechanism.decide(answers.exits(list(exits)), paid)
+    return Evaluation(decision.label == outputs.labels, torch.tensor(exits)[decision.exit], decision.cost / 1e6)
 
 
 def space(clean: Outputs, attacked: Outputs) -> pd.DataFrame:
@@ -90,12 +94,12 @@ def space(clean: Outputs, attacked: Outputs) -> pd.DataFrame:
     if clean.network != attacked.network or not clean.labels[:n].equal(attacked.labels):
         raise ResultsError(f"outputs of {clean.network} and {attacked.network} are not of one network and the same images")
     clean = clean._replace(logits=clean.logits[:, :n], labels=clean.labels[:n])
-    rows = []
+    both, rows = [(outputs, Answers.of(outputs.logits)) for outputs in (clean, attacked)], []
     for exits in subsets(len(clean.logits)):
         for threshold in THRESHOLDS:
             for fall_back in FALL_BACKS:
                 mechanism = ConfidenceExit(threshold, fall_back)
-                quiet, loud = (evaluate(outputs, exits, mechanism) for outputs in (clean, attacked))
+                quiet, loud = (_evaluate(outputs, answers, exits, mechanism) for outputs, answers in both)
                 rows.append((exits, threshold, fall_back, quiet.correct.numpy(), loud.correct.numpy(), quiet.mmacs.mean().item()))
     return pd.DataFrame(rows, columns=["exits", "threshold", "fall_back", "clean", "robust", "mmacs"])
 
@@ -215,13 +219,12 @@ def leaving_groups(clean: Outputs, attacked: Outputs) -> pd.DataFrame:
     Only images that are answered rightly when clean are among the attacked. ``exit`` 0: no exit was confident.
     """
     mechanism, n = ConfidenceExit(DEFAULT_THRESHOLD, DEFAULT_FALL_BACK), len(attacked.labels)
-    logits, labels = clean.logits[:, :n], attacked.labels
-    counts = mechanism.decide(logits).label == labels
-    right = mechanism.decide(attacked.logits).label == labels
-    quiet, loud = leaving_places(mechanism, logits), leaving_places(mechanism, attacked.logits)
+    calm, pushed, labels = Answers.of(clean.logits[:, :n]), Answers.of(attacked.logits), attacked.labels
+    counts, right = (mechanism.decide(answers, clean.macs).label == labels for answers in (calm, pushed))
+    quiet, loud = leaving_places(mechanism, calm), leaving_places(mechanism, pushed)
     groups = {"fooled": loud[counts & ~right], "saved": loud[counts & right], "clean": quiet}
     rows = []
     for group, places in groups.items():
-        for exit in (*range(1, len(logits) + 1), 0):
+        for exit in (*range(1, len(calm) + 1), 0):
             rows.append((*Network.parse(clean.network).parts, group, exit, len(places), (places == exit).double().mean().item()))
     return pd.DataFrame(rows, columns=["dataset", "model", "kind", "images", "exit", "n", "share"])

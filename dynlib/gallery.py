@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dynlib import data
-from dynlib.mechanisms import ConfidenceExit, Mechanism
+from dynlib.mechanisms import Answers, ConfidenceExit, Mechanism
 from dynlib.networks.exits import MultiExitNetwork
 from dynlib.networks.identity import KINDS
 
@@ -24,7 +24,7 @@ def both_right(nets: Iterable[MultiExitNetwork], n: int, mechanism: Mechanism = 
         ValueError: there are fewer than ``n``.
     """
     test = data.load("cifar10", "test", 100)
-    right = torch.stack([mechanism.infer(net, test.inputs).label == test.labels for net in nets]).all(dim=0)
+    right = torch.stack([mechanism.run(net, test.inputs).label == test.labels for net in nets]).all(dim=0)
     if right.sum() < n:
         raise ValueError(f"only {right.sum()} of 100 images are classified rightly by all networks, not {n}")
     return test.inputs[right][:n], test.labels[right][:n]
@@ -46,7 +46,7 @@ def exit_answers(
     for kind, net in sorted(nets.items()):  # the DyNN first
         for version, images in pictures.items():
             logits = net(images)
-            exits = mechanism.decide(logits).exit
+            exits, _ = mechanism.answering(Answers.of(logits))
             confidence, predicted = logits.softmax(dim=-1).max(dim=-1)
             for k in range(net.n_exits):
                 name = f"exit {k + 1}" if net.n_exits > 1 else KINDS[kind].display

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dynlib.attacks import PGD
 from dynlib.attacks.losses import EarlyVariant
-from dynlib.mechanisms import ConfidenceExit
+from dynlib.mechanisms import Answers, ConfidenceExit
 from dynlib.networks.exits import internal_classifier
 
 POOLED = 4  # side of the feature maps that an exit head classifies
@@ -249,8 +249,9 @@ def _judged(number: int, hint: Callable[[], str | None], answer: Callable, libra
 
 
 def _rule(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    decision = ConfidenceExit(threshold).decide(logits)
-    return decision.label, decision.exit
+    answers = Answers.of(logits)
+    exit, _ = ConfidenceExit(threshold).answering(answers)
+    return answers.label.gather(0, exit[None])[0], exit
 
 
 def _step(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dynlib import behaviour
 from dynlib.files import CHECKPOINTS
-from dynlib.mechanisms import FALL_BACKS, ConfidenceExit, Mechanism
+from dynlib.mechanisms import FALL_BACKS, Answers, ConfidenceExit, Mechanism
 from dynlib.networks.checkpoints import read_card
 from dynlib.networks.identity import Network
 from dynlib.results import Outputs, ResultsError
@@ -114,10 +114,11 @@ def leaving_table(outputs: list[Outputs], thresholds: list[float]) -> pd.DataFra
     ``exit`` 0 stands for images that no exit was confident of; the most confident one answers them, at full cost.
     """
     rows = []
-    for network, logits, labels, _ in outputs:
+    for network, logits, labels, macs in outputs:
+        answers = Answers.of(logits)
         for threshold in thresholds if len(logits) > 1 else ():
             mechanism = ConfidenceExit(threshold)
-            decision, places = mechanism.decide(logits), leaving_places(mechanism, logits)
+            decision, places = mechanism.decide(answers, macs), leaving_places(mechanism, answers)
             for exit in (*range(1, len(logits) + 1), 0):
                 here = places == exit
                 right = (decision.label == labels)[here].double().mean().item() if here.any() else None
@@ -125,9 +126,10 @@ def leaving_table(outputs: list[Outputs], thresholds: list[float]) -> pd.DataFra
     return pd.DataFrame(rows, columns=["dataset", "model", "kind", "threshold", "exit", "share", "accuracy"])
 
 
-def leaving_places(mechanism: Mechanism, logits: Tensor) -> Tensor:
+def leaving_places(mechanism: Mechanism, answers: Answers) -> Tensor:
     """The exit, counted from 1, where each image leaves; 0 where no exit was confident: int64 ``[n]``."""
-    return torch.where(mechanism.leaves(logits).any(dim=0), mechanism.decide(logits).exit + 1, 0)
+    exit, left = mechanism.answering(answers)
+    return torch.where(left, exit + 1, 0)
 
 
 def confidence(outputs: Outputs, threshold: float) -> dict[str, float]:
@@ -135,10 +137,13 @@ def confidence(outputs: Outputs, threshold: float) -> dict[str, float]:
 
     The margin is the difference between the two largest softmax probabilities of the exit that answers.
     """
-    decision = ConfidenceExit(threshold).decide(outputs.logits)
+    answers = Answers.of(outputs.logits)
+    decision = ConfidenceExit(threshold).decide(answers, outputs.macs)
     right = decision.label == outputs.labels
-    first, second = decision.logits[right].softmax(dim=-1).topk(2).values.double().mean(dim=0).tolist()
-    return {"accuracy": right.double().mean().item(), "confidence": first, "margin": first - second}
+    confidence, margin = (
+        values.gather(0, decision.exit[None])[0][right].double().mean().item() for values in (answers.confidence, answers.margin)
+    )
+    return {"accuracy": right.double().mean().item(), "confidence": confidence, "margin": margin}
 
 
 def as_deployed(records: pd.DataFrame, threshold: float) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dynlib.attacks import ATTACKS, DIMIFGSM, FGSM, LOSSES, MIFGSM, PGD, Attack, CarliniWagner
 from dynlib.attacks.base import uniform_noise
 from dynlib.attacks.losses import get_loss, margin
-from dynlib.mechanisms import ConfidenceExit
+from dynlib.mechanisms import Answers, ConfidenceExit
 from tests.conftest import small_network
 
 EPS = 8 / 255
@@ -21,9 +21,9 @@ IN_BALL = {name: attack for name, attack in ATTACKS.items() if issubclass(attack
 
 def check_effect(attack, net, images, labels):
     """A working attack turns most of the images that the network as deployed gets right, and says truly which."""
-    right = attack.mechanism.infer(net, images).label == labels
+    right = attack.mechanism.run(net, images).label == labels
     result = attack(net, images[right], labels[right])
-    answers = attack.mechanism.infer(net, result.adversarial).label
+    answers = attack.mechanism.run(net, result.adversarial).label
     assert result.success.equal(answers != labels[right])
     assert result.success.double().mean() > 0.6
 
@@ -134,7 +134,7 @@ def test_cw_fools_the_exits_that_its_loss_looks_at(dynn, sample, loss):
     assert (looked_at[:, moved] <= -0.99).all()
     assert (result.steps == 75).all()
     assert result.macs.equal(checks + 2 * dynn.macs[depth] * 75)
-    assert result.success.equal(attack.mechanism.infer(dynn, result.adversarial).label != labels)
+    assert result.success.equal(attack.mechanism.run(dynn, result.adversarial).label != labels)
 
 
 def test_more_confidence_costs_more_distortion(dynn, sample):
@@ -262,15 +262,15 @@ def test_counted_macs_are_those_run(dynn, sample, loss):
     counter.mod_tracker = NoModules()
     with counter:
         result = attack(dynn, images, labels)
-    checks = attack.mechanism.infer(dynn, result.adversarial).depth
-    run = counter.get_total_flops() / 2 - dynn.macs[checks].sum().item()
+    checks = attack.mechanism.run(dynn, result.adversarial).cost
+    run = counter.get_total_flops() / 2 - checks.sum().item()
     assert result.macs.sum().item() == pytest.approx(run, rel=0.01)
 
 
 def test_taken_runs_nothing_behind_the_exit_taken(dynn, sample):
     images, labels = sample[0][:8], sample[1][:8]
     mechanism = ConfidenceExit(0.11)  # a maximum of ten probabilities is hardly ever lower, so all leave at once
-    assert mechanism.infer(dynn, images).exit.max() == 0
+    assert mechanism.run(dynn, images).exit.max() == 0
     assert len(dynn.macs) == 7  # counted once, and here, not under the hook
     deeper = []
     hook = dynn.exits[1].register_forward_hook(lambda *_: deeper.append(1))
@@ -288,8 +288,9 @@ def test_losses_by_hand(sample):
     torch.testing.assert_close(LOSSES["average"](logits, labels, mechanism), each.mean(dim=0))
     torch.testing.assert_close(LOSSES["final"](logits, labels, mechanism), each[-1])
     depth, macs = LOSSES["taken"].depth(net, mechanism, images)
-    assert depth.equal(mechanism.decide(logits).exit)
-    assert macs.equal(net.macs[mechanism.decide(logits).depth])
+    decision = mechanism.decide(Answers.of(logits), net.macs)
+    assert depth.equal(decision.exit)
+    assert macs.equal(decision.cost)
     assert [loss.exit for loss in LOSSES["max_average"].candidates(net)] == [0, 1, 2]
 
 

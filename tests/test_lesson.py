@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from dynlib import lesson, measures, plots, results
 from dynlib.attacks.losses import EARLY_VARIANTS, early_objective
-from dynlib.mechanisms import ConfidenceExit
+from dynlib.mechanisms import Answers, ConfidenceExit
 from workflow.lesson import LESSON, SOLUTIONS, stripped
 
 
@@ -132,7 +132,7 @@ RIGHT = {
     "global pooling": (1, lambda c, s, n: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, n))),
     "the library's head": (1, lesson.internal_classifier),
     "by hand": (2, rule),
-    "the library's rule": (2, lambda logits, t: ConfidenceExit(t).decide(logits)[:2]),
+    "the library's rule": (2, lambda logits, t: ConfidenceExit(t).decide(Answers.of(logits), torch.arange(len(logits)))[:2]),
     "projected step": (3, step),
     "clamp, then ball": (3, lambda f, x, o, e, s: step(f, x, o, e, s, project=False).clamp(o - e, o + e)),
     "counted by hand": (4, lambda s, t, a, y: (((a != y) & (s == y) & (t == y)).sum(), ((s == y) & (t == y)).sum())),

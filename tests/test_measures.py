@@ -262,8 +262,8 @@ def test_stored_outputs_are_those_of_the_shipped_networks(sdnn, dynn):
 def test_timing_rows(dynn, sdnn):
     rows = experiments.timing(DYNN, [SDNN], n_images=4, batches=[1, 4], rounds=2, threshold=0.9, device="cpu")
     assert [row["batch"] for row in rows] == [1, 1, 4, 4]
-    depth = ConfidenceExit(0.9).infer(dynn, data.load("cifar10", "test", 4).inputs).depth
-    expected = sum(dynn.macs[k].item() for k in depth) / 4 / sdnn.macs[-1].item()
+    cost = ConfidenceExit(0.9).run(dynn, data.load("cifar10", "test", 4).inputs).cost
+    expected = cost.sum().item() / 4 / sdnn.macs[-1].item()
     assert all(row["macs_ratio"] == pytest.approx(expected) for row in rows)
     assert all(row["dynamic_ms"] > 0 and row["static_ms"] > 0 for row in rows)
 
@@ -282,7 +282,7 @@ def test_experiment_records_every_cell(dynn):
     assert len(rows) == (1 + 2) * (1 + 1 * 2 * 2)  # the static target has no threshold, the dynamic one two
     assert all(len(row[name]) == 5 for row in rows for name in ("correct", "final", "exit", "depth"))
     images, labels = data.load("cifar10", "test", 5)
-    decision = ConfidenceExit(0.9).infer(dynn, images.float() / 255)
+    decision = ConfidenceExit(0.9).run(dynn, images.float() / 255)
     clean = next(row for row in rows if (row["attack"], row["target"], row["threshold"]) == ("none", DYNN, 0.9))
     assert clean["correct"] == "".join(str(int(c)) for c in decision.label == labels)
     assert clean["exit"] == "".join(str(e) for e in decision.exit.tolist())

@@ -1,61 +1,250 @@
+"""A mechanism decides the same from stored answers, from logits and in ``run``, whatever the batch."""
+
+from dataclasses import dataclass
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 
-from dynlib.mechanisms import FALL_BACKS, ConfidenceExit, Deployed
+from dynlib.mechanisms import (
+    FALL_BACKS,
+    Answers,
+    ConfidenceExit,
+    Decision,
+    Deployed,
+    EntropyExit,
+    Mechanism,
+    PatienceExit,
+    ThresholdPerExit,
+)
+from dynlib.mechanisms.base import depths
+from dynlib.networks.backbones import Backbone
+from dynlib.networks.exits import MultiExitNetwork
 
-THRESHOLDS = (0.15, 0.5, 0.9, 0.99)
+
+def tiny(n_exits):
+    """A network of ``n_exits`` small blocks, whose exits are of very different confidence."""
+    torch.manual_seed(n_exits)
+    blocks = [nn.Sequential(nn.Conv2d(3, 3, 3, 1, 1), nn.Tanh()) for _ in range(n_exits)]
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 10))
+    net = MultiExitNetwork(Backbone(nn.Identity(), blocks, head), "cifar10", range(1, n_exits)).eval()
+    with torch.no_grad():
+        for k, exit in enumerate([*net.exits, net.backbone.head]):
+            exit[-1].weight.mul_(4 + 12 * torch.rand(()))
+            exit[-1].bias.mul_(k % 3)
+    return net
+
+
+NETS = {n: tiny(n) for n in (2, 7, 28)}
+# Two by two large patches, so that images differ from each other.
+IMAGES = torch.rand(24, 3, 2, 2, generator=torch.Generator().manual_seed(0)).repeat_interleave(16, 2).repeat_interleave(16, 3)
+with torch.no_grad():
+    LOGITS = {n: net(IMAGES) for n, net in NETS.items()}
+
+thresholds = st.floats(0.05, 0.95)
+mechanisms = st.one_of(
+    st.builds(ConfidenceExit, thresholds, st.sampled_from(FALL_BACKS)),
+    st.builds(EntropyExit, thresholds, st.sampled_from(FALL_BACKS)),
+    st.builds(PatienceExit, st.integers(1, 4)),
+    st.just("per exit"),
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(mechanisms, st.sampled_from(sorted(NETS)), st.integers(1, 24), st.randoms(use_true_random=False))
+def test_stored_answers_logits_and_run_agree(mechanism, n_exits, batch, random):
+    net, answers = NETS[n_exits], Answers.of(LOGITS[n_exits])
+    if mechanism == "per exit":
+        mechanism = ThresholdPerExit(tuple(random.uniform(0.1, 1) for _ in range(n_exits - 1)))
+    expected = mechanism.decide(answers, net.macs)
+    order = torch.tensor(random.sample(range(24), 24))
+    shuffled = mechanism.decide(answers.images(order), net.macs)
+    parts = [mechanism.run(net, IMAGES[chosen]) for chosen in order.split(batch)]
+    for name in Decision._fields:
+        wanted = getattr(expected, name)[order]
+        assert getattr(shuffled, name).equal(wanted), name
+        # Another batch rounds otherwise, which may move an image whose confidence lies at the threshold; here none does.
+        assert torch.cat([getattr(part, name) for part in parts]).equal(wanted), name
+    assert expected.cost.equal(net.macs[depths(net.macs, expected.cost)])
+    assert (depths(net.macs, expected.cost) >= expected.exit).all()
+
+
+@pytest.mark.parametrize("mechanism", [ConfidenceExit(0.3), EntropyExit(0.8), PatienceExit(1), ThresholdPerExit((0.3,) * 6)])
+def test_mechanisms_do_different_things_with_different_images(mechanism):
+    """Or the tests above would see nothing."""
+    exits = mechanism.decide(Answers.of(LOGITS[7]), NETS[7].macs).exit
+    assert len(exits.unique()) > 1
+    assert exits.min() < 6
 
 
 @pytest.mark.parametrize("fall_back", FALL_BACKS)
-@pytest.mark.parametrize("threshold", THRESHOLDS)
+@pytest.mark.parametrize("threshold", [0.15, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("which", ["dynn", "sdnn", "untrained"])
-def test_skipping_changes_no_decision(request, sample, which, threshold, fall_back):
+def test_skipping_changes_no_decision_of_a_shipped_network(request, sample, which, threshold, fall_back):
     net, images = request.getfixturevalue(which), sample[0][:64]
     mechanism = ConfidenceExit(threshold, fall_back)
     with torch.no_grad():
-        expected = mechanism.decide(net(images))
-    seen = mechanism.infer(net, images)
-    for name in ("label", "exit", "depth"):
+        expected = mechanism.decide(Answers.of(net(images)), net.macs)
+    seen = mechanism.run(net, images)
+    for name in Decision._fields:
         assert getattr(seen, name).equal(getattr(expected, name)), name
-    torch.testing.assert_close(seen.logits, expected.logits, atol=1e-4, rtol=1e-4)
 
 
 def test_what_is_skipped_is_not_computed(dynn, sample):
     computed = []
     hooks = [exit.register_forward_hook(lambda module, inputs, output: computed.append(len(output))) for exit in dynn.exits]
-    depth = ConfidenceExit(0.9).infer(dynn, sample[0]).depth
+    depth = depths(dynn.macs, ConfidenceExit(0.9).run(dynn, sample[0]).cost)
     for hook in hooks:
         hook.remove()
     assert computed == [(depth >= k).sum().item() for k in range(dynn.n_exits - 1)]
     assert computed[-1] < computed[0]  # on these images and this network some do leave early
 
 
-def test_rules_by_hand():
-    """Two classes, three exits; images: sure at exit 1, sure at exit 2, never sure but most so at exit 1, tie of the last two."""
-    p = torch.tensor([[0.95, 0.6, 0.8, 0.5], [0.6, 0.05, 0.3, 0.2], [0.3, 0.4, 0.6, 0.8]])
-    logits = torch.stack([p, 1 - p], dim=-1).log()
-    first = ConfidenceExit(0.9).decide(logits)
-    assert first.exit.tolist() == [0, 1, 0, 1]
-    assert first.depth.tolist() == [0, 1, 2, 2]
-    assert first.label.tolist() == [0, 1, 0, 1]
-    last = ConfidenceExit(0.9, "final").decide(logits)
-    assert last.exit.tolist() == last.depth.tolist() == [0, 1, 2, 2]
-    assert last.label.tolist() == [0, 1, 0, 0]
+COSTS = torch.tensor([10, 20, 40])
+# Two classes, three exits; images: sure at exit 1, sure at exit 2, never sure but most so at exit 1, tie of the last two.
+P = torch.tensor([[0.95, 0.6, 0.8, 0.5], [0.6, 0.05, 0.3, 0.2], [0.3, 0.4, 0.6, 0.8]])
+BY_HAND = Answers.of(torch.stack([P, 1 - P], dim=-1).log())
+
+
+def test_answers_by_hand():
+    assert BY_HAND.label[:, 1].tolist() == [0, 1, 1]
+    assert BY_HAND.confidence[:, 1].tolist() == pytest.approx([0.6, 0.95, 0.6])
+    assert BY_HAND.margin[:, 1].tolist() == pytest.approx([0.2, 0.9, 0.2], abs=1e-6)
+    assert BY_HAND.entropy[0].tolist() == pytest.approx([0.286, 0.971, 0.722, 1], abs=1e-3)  # in bits, as there are two classes
+
+
+def test_certain_answers_have_no_entropy():
+    assert Answers.of(torch.tensor([[[500.0, 0.0, 0.0]]])).entropy.item() == 0
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "exits", "cost", "labels"),
+    [
+        (ConfidenceExit(0.9), [0, 1, 0, 1], [10, 20, 40, 40], [0, 1, 0, 1]),
+        (ConfidenceExit(0.9, "final"), [0, 1, 2, 2], [10, 20, 40, 40], [0, 1, 0, 0]),
+        (EntropyExit(0.5), [0, 1, 2, 2], [10, 20, 40, 40], [0, 1, 0, 0]),
+        (EntropyExit(0.5, "most_confident"), [0, 1, 0, 1], [10, 20, 40, 40], [0, 1, 0, 1]),
+        (PatienceExit(1), [1, 2, 2, 2], [20, 40, 40, 40], [0, 1, 0, 0]),
+        (PatienceExit(2), [2, 2, 2, 2], [40, 40, 40, 40], [1, 1, 0, 0]),
+        (ThresholdPerExit((0.75, 0.9)), [0, 1, 0, 2], [10, 20, 10, 40], [0, 1, 0, 0]),
+    ],
+)
+def test_rules_by_hand(mechanism, exits, cost, labels):
+    decision = mechanism.decide(BY_HAND, COSTS)
+    assert decision.exit.tolist() == exits
+    assert decision.cost.tolist() == cost
+    assert decision.label.tolist() == labels
+
+
+@dataclass(frozen=True)
+class Gated(Mechanism):
+    """Block skipping in place of exits: a block runs where the gate, the mean of its input, is above ``least``."""
+
+    least: float
+
+    @torch.no_grad()
+    def run(self, net, images):
+        features, per_block = net.normalise(images), 3 * 3 * 9 * 32 * 32
+        cost = torch.full((len(images),), 48 * 10)  # the head always runs
+        for block in net.backbone.blocks:
+            opened = features.mean(dim=(1, 2, 3)) > self.least
+            features[opened] = block(features[opened])
+            cost += per_block * opened
+        label = net.backbone.head(features).argmax(dim=-1)
+        return Decision(label, torch.zeros_like(label), cost)
+
+
+def test_a_mechanism_without_exits_fits_the_same_interface():
+    net = NETS[7].with_exits([6])
+    ran = []
+    hooks = [block.register_forward_hook(lambda module, inputs, output: ran.append(len(output))) for block in net.backbone.blocks]
+    decision = Gated(-0.05).run(net, IMAGES)
+    for hook in hooks:
+        hook.remove()
+    assert decision.cost.sum() == 24 * 480 + 3 * 3 * 9 * 32 * 32 * sum(ran)  # what is counted is what has run
+    assert 0 < sum(ran) < 7 * 24
+    assert Gated(-1e9).run(net, IMAGES).label.equal(net(IMAGES)[-1].argmax(dim=-1))
+    assert Gated(-1e9).run(net, IMAGES).cost.unique().tolist() == net.macs.tolist()
 
 
 def test_deployed_module(dynn, sample):
     mechanism = ConfidenceExit(0.8)
     with torch.no_grad():
         labels = Deployed(dynn, mechanism)(sample[0]).argmax(dim=-1)
-    assert labels.equal(mechanism.infer(dynn, sample[0]).label)
+    assert labels.equal(mechanism.run(dynn, sample[0]).label)
+
+
+def test_deployed_module_can_be_differentiated():
+    images = IMAGES[:4].clone().requires_grad_()
+    Deployed(NETS[7], ConfidenceExit(0.3))(images).sum().backward()
+    assert (images.grad.flatten(1).abs().amax(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("wrap", [lambda net: Deployed(net, ConfidenceExit()), MultiExitNetwork.as_static])
+def test_a_wrapper_has_the_mode_of_its_network(wrap):
+    """A library that restores the mode that it found must not put an evaluating network into training."""
+    net = tiny(2)
+    wrapper = wrap(net)
+    for mode in (False, True):
+        net.train(mode)
+        assert wrapper.training == mode
+    for mode in (False, True):
+        wrapper.train(mode)
+        assert net.training == net.backbone.training == wrapper.training == mode
+    net.eval()
+    found = wrapper.training
+    wrapper.eval()
+    wrapper.train(found)
+    assert not net.training
+
+
+WRONG_IMAGES = {
+    "bytes": torch.zeros(2, 3, 32, 32, dtype=torch.uint8),
+    "one image": torch.zeros(3, 32, 32),
+    "0 to 255": 255 * torch.rand(2, 3, 32, 32),
+    "normalised": torch.randn(2, 3, 32, 32),
+    "not finite": torch.full((2, 3, 32, 32), torch.nan),
+}
+
+
+@pytest.mark.parametrize("images", WRONG_IMAGES.values(), ids=WRONG_IMAGES)
+def test_what_is_no_image_is_refused(images):
+    for use in (lambda x: ConfidenceExit().run(NETS[2], x), Deployed(NETS[2], ConfidenceExit())):
+        with pytest.raises(ValueError, match="images are"):
+            use(images)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_damaged_weights_are_refused(value):
+    net = tiny(2)
+    net.exits[0][-1].weight.data[0, 0] = value
+    with pytest.raises(ValueError, match="a logit is not finite"):
+        ConfidenceExit().run(net, IMAGES)
 
 
 @pytest.mark.parametrize("threshold", [0, 1, -0.1, 1.5, float("nan")])
-def test_threshold_out_of_range(threshold):
+@pytest.mark.parametrize("mechanism", [ConfidenceExit, EntropyExit])
+def test_threshold_out_of_range(mechanism, threshold):
     with pytest.raises(ValueError, match="outside"):
-        ConfidenceExit(threshold)
+        mechanism(threshold)
 
 
-def test_unknown_fall_back():
-    with pytest.raises(ValueError, match="unknown fall-back"):
-        ConfidenceExit(0.9, "first")
+def test_other_settings_out_of_range():
+    with pytest.raises(ValueError, match="patience 0"):
+        PatienceExit(0)
+    with pytest.raises(ValueError, match=r"threshold 0 is outside"):
+        ThresholdPerExit((0.5, 0))
+    for mechanism in (ConfidenceExit, EntropyExit):
+        with pytest.raises(ValueError, match="unknown fall-back"):
+            mechanism(0.9, "first")
+
+
+@pytest.mark.parametrize("number", [1, 5, 7])
+def test_a_wrong_number_of_thresholds_is_named(number):
+    mechanism = ThresholdPerExit((0.99,) * number)
+    with pytest.raises(ValueError, match=f"{number} thresholds for .*early exits"):
+        mechanism.decide(Answers.of(LOGITS[7]), NETS[7].macs)
+    with pytest.raises(ValueError, match=f"{number} thresholds for .*early exits"):
+        mechanism.run(NETS[7], IMAGES)

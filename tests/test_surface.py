@@ -10,7 +10,7 @@ from dynlib.claims import judge_c4
 from dynlib.experiments.common import write
 from dynlib.experiments.rq3 import designs
 from dynlib.measures import wilson
-from dynlib.mechanisms import ConfidenceExit
+from dynlib.mechanisms import Answers, ConfidenceExit
 from tests.test_measures import DYNN, SDNN, bits
 
 LOSS = "early=log-probability/equal"
@@ -125,7 +125,7 @@ def test_records_say_what_raw_logits_say(dynn, measured):
     assert (found.kept & (found.flipped == 6)).tolist() == strictly(logits, own).tolist()
     assert found.linf.max() <= round(4 / 255 * 1000)
     first = records.iloc[0]
-    assert first.right.tolist() == (mechanism.decide(clean).label == labels).tolist()
+    assert first.right.tolist() == (mechanism.decide(Answers.of(clean), dynn.macs).label == labels).tolist()
     assert first.final_right.tolist() == (own == labels).tolist()
 
 
@@ -139,9 +139,9 @@ def test_designs_are_evaluated(dynn, measured):
     table = surface.design_table(measured["attack_design"])
     start = design.default(table)
     images, labels = data.load("cifar10", "test", 8)
-    decision = ConfidenceExit(0.9).infer(dynn, images.float() / 255)
+    decision = ConfidenceExit(0.9).run(dynn, images.float() / 255)
     assert start.clean.tolist() == (decision.label == labels).tolist()
-    assert start.mmacs == pytest.approx(dynn.macs[decision.depth].double().mean().item() / 1e6)
+    assert start.mmacs == pytest.approx(decision.cost.double().mean().item() / 1e6)
     late = table[table.exits == (5, 6)].iloc[0]
     assert late.mmacs > start.mmacs
     factors = surface.design_factors(table)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dynlib.attacks.losses import Average, Loss, get_loss
-from dynlib.mechanisms import ConfidenceExit, Mechanism
+from dynlib.mechanisms import Answers, ConfidenceExit, Mechanism
 from dynlib.networks.exits import IMAGE_SHAPE, MultiExitNetwork
 
 
@@ -92,8 +92,9 @@ class Attack:
         """Images that are done, bool ``[batch]``, seen by the exits run; ``complete`` says whether that is all of them."""
         if not self.early_stop:
             return torch.zeros_like(labels, dtype=torch.bool)
-        settled = self.mechanism.leaves(logits).any(dim=0) | complete
-        return settled & (self.mechanism.decide(logits).label != labels)
+        answers = Answers.of(logits)
+        exit, left = self.mechanism.answering(answers)
+        return (left | complete) & (answers.label.gather(0, exit[None])[0] != labels)
 
     def __call__(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> AttackResult:
         """Attack a batch.
@@ -109,7 +110,7 @@ class Attack:
         with evaluating(net):
             runs = [self._run(net, images, labels, loss) for loss in get_loss(self.loss).candidates(net)]
             adversarial, steps, macs = runs[0] if len(runs) == 1 else self._best(net, labels, runs)
-            success = self.mechanism.infer(net, adversarial).label != labels
+            success = self.mechanism.run(net, adversarial).label != labels
         check_ball(adversarial, images, self.eps)
         return AttackResult(adversarial, success, steps, macs)
 

@@ -61,7 +61,7 @@ class CarliniWagner:
             for d in depth.unique().tolist():
                 group = depth == d
                 adversarial[group] = self._search(net, images[group], labels[group], loss, d)
-            success = self.mechanism.infer(net, adversarial).label != labels
+            success = self.mechanism.run(net, adversarial).label != labels
         steps = torch.full_like(labels, self.steps * self.searches)
         return AttackResult(adversarial, success, steps, macs + 2 * net.macs.to(images.device)[depth] * steps)
 

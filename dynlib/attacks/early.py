@@ -13,7 +13,7 @@ from torch import Tensor
 from dynlib.attacks.base import AttackResult, check_batch, evaluating, from_tanh_space, to_tanh_space, uniform_noise
 from dynlib.attacks.losses import TowardsEarly, early_objective, get_loss
 from dynlib.attacks.pgd import PGD
-from dynlib.mechanisms import ConfidenceExit, Mechanism
+from dynlib.mechanisms import Answers, ConfidenceExit, Mechanism
 from dynlib.networks.exits import MultiExitNetwork
 
 
@@ -174,7 +174,9 @@ def strictly(logits: Tensor, labels: Tensor) -> Tensor:
 
 def as_deployed(logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
     """Whether the network as deployed differs from the label and its final exit does not: bool ``[batch]``."""
-    return (mechanism.decide(logits).label != labels) & (logits[-1].argmax(dim=-1) == labels)
+    answers = Answers.of(logits)
+    exit, _ = mechanism.answering(answers)
+    return (answers.label.gather(0, exit[None])[0] != labels) & (answers.label[-1] == labels)
 
 
 # When an image is done, from logits, labels and mechanism.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dynlib.mechanisms import Mechanism
+from dynlib.mechanisms import Answers, Mechanism
 from dynlib.networks.exits import MultiExitNetwork
 
 
@@ -86,8 +86,8 @@ class Taken(Deepest):
     display, colour, dash = "exit taken", "C1", ":"
 
     def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
-        decision = mechanism.infer(net, images)
-        return decision.exit, net.macs.to(images.device)[decision.depth]
+        decision = mechanism.run(net, images)
+        return decision.exit, decision.cost
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class EarlyVariant(TowardsEarly):
         """Of the early exits, ``[exits - 1, batch]``."""
         if self.weights == "answering":
             last_early = len(logits) - 2
-            return F.one_hot(mechanism.decide(logits).exit.clamp(max=last_early), last_early + 1).T.float()
+            return F.one_hot(mechanism.answering(Answers.of(logits))[0].clamp(max=last_early), last_early + 1).T.float()
         confidence = logits[:-1].softmax(dim=-1).amax(dim=-1)
         return confidence if self.weights == "confidence" else torch.ones_like(confidence)
 

@@ -64,14 +64,14 @@ def timing(
             torch.cuda.synchronize()
         return 1000 * (time.perf_counter() - start) / n_images
 
-    depth = torch.cat([mechanism.infer(net, part).depth for part in images.split(BATCH)]).cpu()
+    cost = torch.cat([mechanism.run(net, part).cost for part in images.split(BATCH)]).cpu()
     for target, batch, number in product(targets, batches, range(rounds + 1)):
         static = nets[target]
         seconds = {
-            "dynamic_ms": milliseconds(lambda part: mechanism.infer(net, part), batch),
+            "dynamic_ms": milliseconds(lambda part: mechanism.run(net, part), batch),
             "static_ms": milliseconds(static, batch),
         }
         if number > 0:  # the first one warms up
-            macs_ratio = (net.macs[depth].double().mean() / static.macs[-1]).item()
+            macs_ratio = (cost.double().mean() / static.macs[-1]).item()
             rows.append({"source": network, "target": target, "batch": batch, **seconds, "macs_ratio": macs_ratio})
     return rows

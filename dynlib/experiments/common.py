@@ -19,7 +19,8 @@ from torch import Tensor
 from dynlib import data
 from dynlib.attacks import ATTACKS, Attack, CarliniWagner, Iterative
 from dynlib.files import CHECKPOINTS, atomic, code_version
-from dynlib.mechanisms import ConfidenceExit
+from dynlib.mechanisms import Answers, ConfidenceExit
+from dynlib.mechanisms.base import depths
 from dynlib.networks import checkpoints
 from dynlib.networks.exits import MultiExitNetwork
 from dynlib.networks.identity import Network
@@ -91,14 +92,14 @@ def observe(
     what: Record, source: str, target: str, net: MultiExitNetwork, thresholds: list[float], images: Tensor, labels: Tensor
 ) -> list[Record]:
     """What a target makes of each image: a record for each threshold, or one where it has a single exit."""
-    logits, rows = torch.cat([net(x) for x in images.split(BATCH)], dim=1), []
+    answers, rows = Answers.of(torch.cat([net(x) for x in images.split(BATCH)], dim=1)), []
     for threshold in thresholds if net.n_exits > 1 else thresholds[:1]:
-        decision = ConfidenceExit(threshold).decide(logits)
+        decision = ConfidenceExit(threshold).decide(answers, net.macs)
         columns = {
             "correct": decision.label == labels,
-            "final": logits[-1].argmax(dim=-1) == labels,
+            "final": answers.label[-1] == labels,
             "exit": decision.exit,
-            "depth": decision.depth,
+            "depth": depths(net.macs, decision.cost),
         }
         texts = {name: digits(column) for name, column in columns.items()}
         rows.append({"source": source, "target": target, **what, "threshold": threshold if net.n_exits > 1 else "", **texts})

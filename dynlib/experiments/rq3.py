@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dynlib.attacks import PGD, AttackResult, EarlyAttack, EarlyPGD, EarlyResult
 from dynlib.experiments.common import BATCH, Record, digits, load_images, load_networks
-from dynlib.mechanisms import FALL_BACKS, ConfidenceExit, Mechanism
+from dynlib.mechanisms import FALL_BACKS, Answers, ConfidenceExit, Mechanism
+from dynlib.mechanisms.base import depths
 from dynlib.networks.exits import MultiExitNetwork
 from dynlib.progress import progress
 
@@ -191,7 +192,7 @@ def _in_batches(attack: AnyAttack, net: MultiExitNetwork, images: Tensor, labels
 def _kept(net: MultiExitNetwork, images: Tensor, own: Tensor, mechanism: Mechanism) -> Record:
     """What is left of what the network's final exit said of the clean images."""
     logits = torch.cat([net(x) for x in images.split(BATCH)], dim=1)
-    answers, decision = logits.argmax(dim=-1), mechanism.decide(logits)
+    answers, decision = logits.argmax(dim=-1), mechanism.decide(Answers.of(logits), net.macs)
     columns = {"flipped": (answers[:-1] != own).sum(dim=0), "kept": answers[-1] == own, "deployed": decision.label == own}
     return {name: digits(column) for name, column in columns.items()}
 
@@ -199,8 +200,12 @@ def _kept(net: MultiExitNetwork, images: Tensor, own: Tensor, mechanism: Mechani
 @torch.no_grad()
 def _clean(net: MultiExitNetwork, images: Tensor, truth: Tensor, mechanism: Mechanism) -> Record:
     logits = torch.cat([net(x) for x in images.split(BATCH)], dim=1)
-    decision = mechanism.decide(logits)
-    columns = {"right": decision.label == truth, "final_right": logits[-1].argmax(dim=-1) == truth, "depth": decision.depth}
+    decision = mechanism.decide(Answers.of(logits), net.macs)
+    columns = {
+        "right": decision.label == truth,
+        "final_right": logits[-1].argmax(dim=-1) == truth,
+        "depth": depths(net.macs, decision.cost),
+    }
     return {name: digits(column) for name, column in columns.items()}
 
 

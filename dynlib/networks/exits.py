@@ -176,10 +176,29 @@ def checked_exits(keep: Sequence[int], n_exits: int) -> tuple[int, ...]:
     return keep
 
 
-class _SingleExit(nn.Module):
-    def __init__(self, net: MultiExitNetwork, exit: int):
+class Wrapper(nn.Module):
+    """A module around a network, whose mode is the network's at any time.
+
+    Some attack libraries restore the mode that they found: a mode of its own would put an evaluating network into training.
+    """
+
+    def __init__(self, net: MultiExitNetwork):
         super().__init__()
-        self.net, self.exit, self.training = net, exit, net.training
+        self.net = net
+
+    @property
+    def training(self) -> bool:
+        return self.net.training
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        """Nothing to keep: ``train`` and ``eval`` reach the network as every child."""
+
+
+class _SingleExit(Wrapper):
+    def __init__(self, net: MultiExitNetwork, exit: int):
+        super().__init__(net)
+        self.exit = exit
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images, self.exit)[-1]

@@ -1,0 +1,22 @@
+"""Mechanisms: how a dynamic network turns its exits into one answer, and how it really skips the rest.
+
+A new mechanism is one class with ``leaves`` and ``fall_back``; one file each.
+"""
+
+from dynlib.mechanisms.base import Answers, Decision, Mechanism
+from dynlib.mechanisms.confidence import FALL_BACKS, ConfidenceExit, ThresholdPerExit
+from dynlib.mechanisms.deployed import Deployed
+from dynlib.mechanisms.entropy import EntropyExit
+from dynlib.mechanisms.patience import PatienceExit
+
+__all__ = [
+    "FALL_BACKS",
+    "Answers",
+    "ConfidenceExit",
+    "Decision",
+    "Deployed",
+    "EntropyExit",
+    "Mechanism",
+    "PatienceExit",
+    "ThresholdPerExit",
+]

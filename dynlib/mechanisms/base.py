@@ -1,0 +1,143 @@
+"""What exits answer, what a mechanism decides from it, and how the network as deployed is run."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from dynlib.networks.exits import MultiExitNetwork
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What exits answer: all that a mechanism may look at, ``[exits, n]`` each.
+
+    ``label`` int64. In [0, 1], float32: ``confidence``, the largest softmax probability; ``margin``, that less the second largest;
+    ``entropy`` of the softmax, as a share of the largest possible one.
+    """
+
+    label: Tensor
+    confidence: Tensor
+    margin: Tensor
+    entropy: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor) -> Self:
+        """From logits ``[exits, n, classes]``.
+
+        Raises:
+            ValueError: a logit that is not a number, or infinite.
+        """
+        if not torch.isfinite(logits).all():
+            raise ValueError("a logit is not finite: the network's weights or its input are damaged")
+        logits = logits.detach()
+        p = logits.softmax(dim=-1)
+        confidence, label = p.max(dim=-1)
+        second = p.topk(2, dim=-1).values[..., 1]
+        entropy = -torch.special.xlogy(p, p).sum(dim=-1) / math.log(p.shape[-1])
+        return cls(label, confidence, confidence - second, entropy.clamp(0, 1))
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def exits(self, keep: Any) -> Self:
+        """The answers of some exits: a slice, or a list of indices."""
+        return type(self)(self.label[keep], self.confidence[keep], self.margin[keep], self.entropy[keep])
+
+    def images(self, keep: Tensor) -> Self:
+        """The answers for some images: a mask, or indices."""
+        return type(self)(self.label[:, keep], self.confidence[:, keep], self.margin[:, keep], self.entropy[:, keep])
+
+    def joined(self, later: Self) -> Self:
+        """These exits, then later ones."""
+        pairs = zip(vars(self).values(), vars(later).values(), strict=True)
+        return type(self)(*(torch.cat(pair) for pair in pairs))
+
+
+class Decision(NamedTuple):
+    """What a dynamic network as deployed does with each image; int64 ``[n]`` each.
+
+    ``label`` is the answer, ``exit`` the exit that gave it, ``cost`` the multiply-accumulates that were run for it.
+    """
+
+    label: Tensor
+    exit: Tensor
+    cost: Tensor
+
+
+class Mechanism:
+    """Base of all exit mechanisms: an image leaves at the first exit that says so, else ``fall_back`` chooses among all exits."""
+
+    def leaves(self, seen: Answers) -> Tensor:
+        """Which images leave at the last exit of ``seen``, which holds the exits seen so far: bool ``[n]``."""
+        raise NotImplementedError
+
+    def fall_back(self, answers: Answers) -> Tensor:
+        """The exit that answers for images that no exit let go, from the answers of all exits: int64 ``[n]``."""
+        raise NotImplementedError
+
+    def answering(self, answers: Answers) -> tuple[Tensor, Tensor]:
+        """The exit that answers each image, int64 ``[n]``, and whether an exit let it go, bool ``[n]``."""
+        leaves = torch.stack([self.leaves(answers.exits(slice(k + 1))) for k in range(len(answers))])
+        left = leaves.any(dim=0)
+        return torch.where(left, leaves.int().argmax(dim=0), self.fall_back(answers)), left
+
+    def decide(self, answers: Answers, costs: Tensor) -> Decision:
+        """The decisions, from the answers of all exits.
+
+        Args:
+            answers: of ``n`` images.
+            costs: multiply-accumulates up to and including each exit, ``[exits]``. Who answers if no exit let an image go has run
+                the whole network.
+        """
+        exit, left = self.answering(answers)
+        label = answers.label.gather(0, exit[None])[0]
+        return Decision(label, exit, costs.to(exit.device)[torch.where(left, exit, len(answers) - 1)])
+
+    @torch.no_grad()
+    def run(self, net: MultiExitNetwork, images: Tensor) -> Decision:
+        """The same decisions, computed as deployed: images that have left are computed no further.
+
+        A mechanism that has no exits (one that skips blocks, say) overrides this.
+
+        Args:
+            net: a network in evaluation mode.
+            images: float ``[n, channels, height, width]`` in [0, 1].
+        Raises:
+            ValueError: images of another type, shape or range, or a logit that is not finite.
+        """
+        check_images(images)
+        waiting, features, last = torch.arange(len(images), device=images.device), images, net.n_exits - 1
+        seen, order, decisions = None, [], []
+        for k in range(net.n_exits):
+            features = net.segment(k, features)
+            now = Answers.of(net.classify(k, features)[None])
+            seen = now if seen is None else seen.joined(now)
+            if k == last:
+                order.append(waiting)
+                decisions.append(self.decide(seen, net.macs))
+                break
+            leaves = self.leaves(seen)
+            here = now.images(leaves).label[0]
+            order.append(waiting[leaves])
+            decisions.append(Decision(here, torch.full_like(here, k), torch.full_like(here, int(net.macs[k]))))
+            waiting, features, seen = waiting[~leaves], features[~leaves], seen.images(~leaves)
+            if len(waiting) == 0:
+                break
+        back = torch.cat(order).argsort()
+        return Decision(*(torch.cat(column)[back] for column in zip(*decisions, strict=True)))
+
+
+def check_images(images: Tensor) -> None:
+    """Raises ValueError, in one line, where these are not images as networks here take them."""
+    if images.dim() != 4 or not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype} {tuple(images.shape)}: need floats [n, channels, height, width]")
+    if len(images) and not (images.min() >= 0 and images.max() <= 1):  # so that NaN is refused, too
+        raise ValueError("images are outside [0, 1], or not finite; the network itself normalises them")
+
+
+def depths(costs: Tensor, cost: Tensor) -> Tensor:
+    """The deepest exit that was run, int64 ``[n]``, from the cost up to each exit ``[exits]`` and of each image ``[n]``."""
+    return torch.searchsorted(costs.to(cost.device), cost)

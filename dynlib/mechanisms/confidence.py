@@ -1,0 +1,77 @@
+"""Leave once an exit is confident (Shallow-Deep Networks: Kaya, Hong and Dumitras, ICML 2019)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dynlib.mechanisms.base import Answers, Mechanism
+
+FALL_BACKS = ("most_confident", "final")
+
+
+def check_fall_back(name: str) -> None:
+    if name not in FALL_BACKS:
+        raise ValueError(f"unknown fall-back {name!r}: choose one of {', '.join(FALL_BACKS)}")
+
+
+def falls_back(name: str, sureness: Tensor) -> Tensor:
+    """The exit that answers, int64 ``[n]``: the surest one, or the final one; from ``[exits, n]``."""
+    return sureness.argmax(dim=0) if name == "most_confident" else torch.full_like(sureness[0], len(sureness) - 1).long()
+
+
+@dataclass(frozen=True)
+class ConfidenceExit(Mechanism):
+    """Leave at the first exit whose largest softmax probability is at least ``threshold``.
+
+    Args:
+        threshold: in (0, 1).
+        fall_back_to: who answers where no exit is confident: ``"most_confident"``, the exit with the largest probability, as in
+            Shallow-Deep Networks; or ``"final"``, the final exit.
+    Raises:
+        ValueError: threshold out of range, or unknown fall-back.
+    """
+
+    threshold: float = 0.9
+    fall_back_to: str = "most_confident"
+
+    def __post_init__(self):
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold {self.threshold} is outside (0, 1)")
+        check_fall_back(self.fall_back_to)
+
+    def leaves(self, seen: Answers) -> Tensor:
+        return seen.confidence[-1] >= self.threshold
+
+    def fall_back(self, answers: Answers) -> Tensor:
+        return falls_back(self.fall_back_to, answers.confidence)
+
+
+@dataclass(frozen=True)
+class ThresholdPerExit(Mechanism):
+    """``ConfidenceExit`` with a threshold for each early exit; the final exit answers whoever is left.
+
+    Args:
+        thresholds: in (0, 1], one for each early exit.
+    Raises:
+        ValueError: a threshold out of range; on use, another number of them than the network has early exits.
+    """
+
+    thresholds: tuple[float, ...]
+
+    def __post_init__(self):
+        for threshold in self.thresholds:
+            if not 0 < threshold <= 1:
+                raise ValueError(f"threshold {threshold} is outside (0, 1]")
+
+    def leaves(self, seen: Answers) -> Tensor:
+        k = len(seen) - 1
+        if k > len(self.thresholds):
+            raise ValueError(f"{len(self.thresholds)} thresholds for more early exits: need one for each")
+        # No confidence reaches infinity: the final exit lets nobody go, it answers for all who are left.
+        return seen.confidence[-1] >= (*self.thresholds, torch.inf)[k]
+
+    def fall_back(self, answers: Answers) -> Tensor:
+        if len(answers) != len(self.thresholds) + 1:
+            raise ValueError(f"{len(self.thresholds)} thresholds for {len(answers) - 1} early exits: need one for each")
+        return falls_back("final", answers.confidence)
