@@ -249,9 +249,8 @@ def _judged(number: int, hint: Callable[[], str | None], answer: Callable, libra
 
 
 def _rule(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    answers = Answers.of(logits)
-    exit, _ = ConfidenceExit(threshold).answering(answers)
-    return answers.label.gather(0, exit[None])[0], exit
+    mechanism, answers = ConfidenceExit(threshold), Answers.of(logits)
+    return mechanism.answer(answers), mechanism.answering(answers)[0]
 
 
 def _step(

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from dynlib.attacks import PGD, EarlyAttack, EarlyPGD
-from dynlib.attacks.early import as_deployed, strictly
+from dynlib.attacks.goals import GOALS
 from dynlib.attacks.losses import EARLY_VARIANTS, early_objective
 from dynlib.mechanisms import ConfidenceExit
 from tests.conftest import small_network
@@ -71,8 +71,8 @@ def test_success_by_hand():
     answers = torch.tensor([[1, 1, 1], [2, 0, 1], [0, 0, 1]])
     logits = 5.0 * torch.nn.functional.one_hot(answers, 3)
     labels = torch.zeros(3, dtype=torch.int64)
-    assert strictly(logits, labels).tolist() == [True, False, False]
-    assert as_deployed(logits, labels, ConfidenceExit(0.9)).tolist() == [True, True, False]
+    assert GOALS["strict"].reached(logits, labels, ConfidenceExit(0.9)).tolist() == [True, False, False]
+    assert GOALS["open_surface"].reached(logits, labels, ConfidenceExit(0.9)).tolist() == [True, True, False]
 
 
 def test_finished_images_leave_and_the_rest_is_undisturbed(sample):
@@ -86,13 +86,13 @@ def test_finished_images_leave_and_the_rest_is_undisturbed(sample):
     labels = own_labels(net, images)
     attack = EarlyAttack(c=500.0, iterations=120, floor=5, learning_rate=0.05)
     together = attack(net, images, labels)
-    assert len(together.iterations.unique()) > 1
-    assert together.strict[together.iterations < 120].all()
+    assert len(together.steps.unique()) > 1
+    assert together.reached[together.steps < 120].all()
     for k in range(0, len(images), 3):
         alone = attack(net, images[k : k + 1], labels[k : k + 1])
         torch.testing.assert_close(alone.adversarial[0], together.adversarial[k], atol=1e-4, rtol=0)
-        assert alone.iterations[0] == together.iterations[k]
-    assert (together.macs == 2 * net.macs[-1] * together.iterations).all()
+        assert alone.steps[0] == together.steps[k]
+    assert (together.macs == 2 * net.macs[-1] * together.steps).all()
 
 
 def test_start_is_random_as_published(batch):
@@ -108,8 +108,12 @@ def test_fools_the_shipped_network_but_not_its_final_exit(dynn, sample):
     images = sample[0][:4]
     labels = own_labels(dynn, images)
     result = EarlyAttack(iterations=60, floor=20, learning_rate=0.05, random_start=False)(dynn, images, labels)
-    assert result.strict.sum() + result.deployed.sum() > 0
-    assert own_labels(dynn, result.adversarial)[result.strict | result.deployed].equal(labels[result.strict | result.deployed])
+    with torch.no_grad():
+        logits = dynn(result.adversarial)
+    strict, surface = (GOALS[name].reached(logits, labels, ConfidenceExit(0.9)) for name in ("strict", "open_surface"))
+    assert result.reached.equal(strict)
+    assert (strict | surface).any()
+    assert not result.stuck.any()
 
 
 def test_inside_the_ball(dynn, sample):
@@ -121,18 +125,19 @@ def test_inside_the_ball(dynn, sample):
         adversarial = attack(dynn, images, labels).adversarial
         assert (adversarial - images).abs().max() <= 4 / 255 + 1e-6
         with torch.no_grad():
-            counts[attack.name] = as_deployed(dynn(adversarial), labels, mechanism).sum().item()
+            counts[attack.name] = GOALS["open_surface"].reached(dynn(adversarial), labels, mechanism).sum().item()
     assert counts["early_pgd"] > counts["pgd"] + 4
 
 
-@pytest.mark.parametrize("goal", ["strict", "deployed"])
+@pytest.mark.parametrize("goal", ["strict", "open_surface"])
 def test_images_that_reach_the_goal_stay_there(dynn, sample, goal):
     images = sample[0][:12]
     labels = own_labels(dynn, images)
     result = EarlyPGD(eps=6 / 255, steps=10, goal=goal)(dynn, images, labels)
     with torch.no_grad():
         logits = dynn(result.adversarial)
-    reached = strictly(logits, labels) if goal == "strict" else as_deployed(logits, labels, ConfidenceExit(0.9))
+    reached = GOALS[goal].reached(logits, labels, ConfidenceExit(0.9))
+    assert result.reached.equal(reached)
     early = result.steps < 10
     assert early.any()
     assert reached[early].all()

@@ -97,5 +97,5 @@ def test_experiment_counts_what_the_attack_spends(monkeypatch, tmp_path, dynn):
         expected = PGD(eps=8 / 255, loss=loss, steps=3, early_stop=True)(dynn, images.float() / 255, labels)
         assert mine.made[DYNN, 3].tolist() == expected.steps.tolist()
         assert mine.macs[DYNN, 3].tolist() == pytest.approx(expected.macs.tolist(), abs=1000)
-        assert mine.correct[DYNN, 3].tolist() == (~expected.success).tolist()
+        assert mine.correct[DYNN, 3].tolist() == (~expected.reached).tolist()
         assert set(mine.made[SDNN, 1]) == {1}

@@ -5,7 +5,7 @@ import torch
 
 from dynlib import data, design, experiments, results, surface
 from dynlib.attacks import EarlyPGD
-from dynlib.attacks.early import as_deployed, strictly
+from dynlib.attacks.goals import GOALS
 from dynlib.claims import judge_c4
 from dynlib.experiments.common import write
 from dynlib.experiments.rq3 import designs
@@ -121,8 +121,8 @@ def test_records_say_what_raw_logits_say(dynn, measured):
     records = measured["early_attack"]
     at = (records.goal == "strict") & (records.loss == LOSS) & (records.target == DYNN)
     (found,) = records[at].itertuples()
-    assert (found.kept & ~found.deployed).tolist() == as_deployed(logits, own, mechanism).tolist()
-    assert (found.kept & (found.flipped == 6)).tolist() == strictly(logits, own).tolist()
+    assert (found.kept & ~found.deployed).tolist() == GOALS["open_surface"].reached(logits, own, mechanism).tolist()
+    assert (found.kept & (found.flipped == 6)).tolist() == GOALS["strict"].reached(logits, own, mechanism).tolist()
     assert found.linf.max() <= round(4 / 255 * 1000)
     first = records.iloc[0]
     assert first.right.tolist() == (mechanism.decide(Answers.of(clean), dynn.macs).label == labels).tolist()

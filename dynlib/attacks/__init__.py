@@ -3,8 +3,9 @@
 from dynlib.attacks.base import Attack, AttackResult, Iterative
 from dynlib.attacks.cw import CarliniWagner
 from dynlib.attacks.dimifgsm import DIMIFGSM
-from dynlib.attacks.early import EarlyAttack, EarlyPGD, EarlyResult
+from dynlib.attacks.early import EarlyAttack, EarlyPGD
 from dynlib.attacks.fgsm import FGSM
+from dynlib.attacks.goals import GOALS
 from dynlib.attacks.losses import LOSSES
 from dynlib.attacks.mifgsm import MIFGSM
 from dynlib.attacks.pgd import PGD
@@ -15,6 +16,7 @@ __all__ = [
     "ATTACKS",
     "DIMIFGSM",
     "FGSM",
+    "GOALS",
     "LOSSES",
     "MIFGSM",
     "PGD",
@@ -23,6 +25,5 @@ __all__ = [
     "CarliniWagner",
     "EarlyAttack",
     "EarlyPGD",
-    "EarlyResult",
     "Iterative",
 ]

@@ -1,32 +1,35 @@
 """The loop that all L-infinity attacks share; each attack overrides a hook or two."""
 
-import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from dynlib.attacks.goals import get_goal
 from dynlib.attacks.losses import Average, Loss, get_loss
+from dynlib.attacks.tools import check_ball, check_batch, check_finite, checked_seed, derived_seed, evaluating
 from dynlib.mechanisms import Answers, ConfidenceExit, Mechanism
-from dynlib.networks.exits import IMAGE_SHAPE, MultiExitNetwork
+from dynlib.networks.exits import MultiExitNetwork
 
 
 class AttackResult(NamedTuple):
     """What an attack made of a batch.
 
-    ``adversarial`` float32 ``[batch, 3, 32, 32]`` in [0, 1]; ``success`` bool ``[batch]``: the network as deployed answers wrongly;
-    ``steps`` int64 ``[batch]``: gradient steps made; ``macs`` int64 ``[batch]``: multiply-accumulates of the attack's forward and
-    backward passes, and of finding out which exit a clean image takes where the loss asks. A backward pass to the image counts as
-    much as its forward pass, which holds to within 1 %.
+    ``adversarial`` float32 ``[batch, 3, 32, 32]`` in [0, 1]; ``reached`` bool ``[batch]``: the returned image reaches the attack's
+    goal, found out anew in float32; ``steps`` int64 ``[batch]``: gradient steps made; ``macs`` int64 ``[batch]``:
+    multiply-accumulates of the attack's forward and backward passes, and of finding out which exit a clean image takes where the
+    loss asks. A backward pass to the image counts as much as its forward pass, which holds to within 1 %. The last check is not
+    counted. ``stuck`` bool ``[batch]``: steps were made, and at each of them the gradient was zero on every pixel. Such an image
+    was not attacked at all, and says nothing about robustness.
     """
 
     adversarial: Tensor
-    success: Tensor
+    reached: Tensor
     steps: Tensor
     macs: Tensor
+    stuck: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +40,13 @@ class Attack:
         eps: radius of the ball, in (0, 1].
         loss: name of a loss over the network's exits, see ``dynlib.attacks.losses``.
         mechanism: the exit rule of the network as deployed.
-        early_stop: whether an image leaves the batch once the exits that are run show a wrong answer.
-        seed: of the random start, if there is one. Each image has its own stream, derived from its content.
+        goal: when an image counts as done, a key of ``dynlib.attacks.goals.GOALS``.
+        restarts: at most so many starts, at least 1, each with its own random numbers. Of each image the first one that reaches
+            the goal is kept, or the first of all if none does; steps and MACs are summed.
+        early_stop: whether an image leaves the batch, and is not started again, once it reaches the goal. Between steps only the
+            exits that the loss runs are looked at, so that the check costs nothing. A loss at a shallow exit therefore does not
+            notice an error at a deeper one: such images go on to the last step. ``reached`` of the result is always exact.
+        seed: an integer of any kind, for the random numbers. Each image has its own stream, derived from its content.
     Raises:
         ValueError: a setting out of range.
     """
@@ -50,6 +58,8 @@ class Attack:
     eps: float = 8 / 255
     loss: str = "average"
     mechanism: Mechanism = field(default_factory=ConfidenceExit)
+    goal: str = "misclassify"
+    restarts: int = 1
     early_stop: bool = False
     seed: int = 0
 
@@ -62,9 +72,20 @@ class Attack:
             raise ValueError(f"steps {self.steps}: need at least 1")
         if not self.rate > 0:
             raise ValueError(f"step size {self.rate}: need a positive number")
+        if self.restarts < 1:
+            raise ValueError(f"restarts {self.restarts}: need at least 1")
+        if self.restarts > 1 and not self.random:
+            raise ValueError(f"restarts {self.restarts}: {self.name} draws nothing at random here, so they would all be the same")
         get_loss(self.loss)
+        get_goal(self.goal)
+        object.__setattr__(self, "seed", checked_seed(self.seed))
 
     # The hooks.
+
+    @property
+    def random(self) -> bool:
+        """Whether the seed matters."""
+        return False
 
     @property
     def rate(self) -> float:
@@ -90,11 +111,11 @@ class Attack:
 
     def stops(self, logits: Tensor, labels: Tensor, complete: bool) -> Tensor:
         """Images that are done, bool ``[batch]``, seen by the exits run; ``complete`` says whether that is all of them."""
-        if not self.early_stop:
+        goal = get_goal(self.goal)
+        if not self.early_stop or (goal.needs_all_exits and not complete):
             return torch.zeros_like(labels, dtype=torch.bool)
-        answers = Answers.of(logits)
-        exit, left = self.mechanism.answering(answers)
-        return (left | complete) & (answers.label.gather(0, exit[None])[0] != labels)
+        _, left = self.mechanism.answering(Answers.of(logits))
+        return (left | complete) & goal.reached(logits, labels, self.mechanism)
 
     def __call__(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> AttackResult:
         """Attack a batch.
@@ -104,21 +125,36 @@ class Attack:
             images: float32 ``[batch, 3, 32, 32]`` in [0, 1].
             labels: int64 ``[batch]``.
         Raises:
-            ValueError: wrong shape, type or range.
+            ValueError: wrong shape, type or range; a goal that the network cannot have; logits or gradients that are not finite.
+        Warns:
+            UserWarning: images whose gradient was zero on every pixel at every step.
         """
-        check_batch(net, images, labels)
         with evaluating(net):
-            runs = [self._run(net, images, labels, loss) for loss in get_loss(self.loss).candidates(net)]
-            adversarial, steps, macs = runs[0] if len(runs) == 1 else self._best(net, labels, runs)
-            success = self.mechanism.run(net, adversarial).label != labels
-        check_ball(adversarial, images, self.eps)
-        return AttackResult(adversarial, success, steps, macs)
+            images, labels = check_batch(net, images, labels)
+            get_goal(self.goal).check(net)
+            result = self._once(net, images, labels)
+            for restart in range(1, self.restarts):
+                again = torch.arange(len(labels), device=labels.device)
+                if self.early_stop:
+                    again = again[~result.reached]
+                if len(again) == 0:
+                    break
+                other = replace(self, seed=derived_seed(self.seed, restart))._once(net, images[again], labels[again])
+                result = _merged(result, other, again)
+        check_ball(result.adversarial, images, self.eps)
+        return warned(result)
 
-    def _run(self, net: MultiExitNetwork, images: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
+    def _once(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> AttackResult:
+        """The attack from one start."""
+        runs = [self._run(net, images, labels, loss) for loss in get_loss(self.loss).candidates(net)]
+        adversarial, steps, macs, stuck = runs[0] if len(runs) == 1 else self._best(net, labels, runs)
+        return AttackResult(adversarial, reaches(self, net, adversarial, labels), steps, macs, stuck)
+
+    def _run(self, net: MultiExitNetwork, images: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         depth, macs = loss.depth(net, self.mechanism, images)
         pass_macs = 2 * net.macs.to(images.device)[depth]
         adversarial, memory = self.start(images), torch.zeros_like(images)
-        steps = torch.zeros_like(labels)
+        steps, pulled = torch.zeros_like(labels), torch.zeros_like(labels, dtype=torch.bool)
         active = torch.arange(len(images), device=images.device)
         for step in range(self.steps):
             gradient, done = self._gradient(net, adversarial[active], labels[active], depth[active], loss, step)
@@ -129,7 +165,8 @@ class Attack:
             memory[active] = self.accumulate(memory[active], gradient)
             adversarial[active] = self.project(self.step(adversarial[active], memory[active]), images[active])
             steps[active] += 1
-        return adversarial, steps, macs
+            pulled[active] |= gradient.flatten(1).any(dim=1)
+        return adversarial, steps, macs, (steps > 0) & ~pulled
 
     def _gradient(
         self, net: MultiExitNetwork, x: Tensor, labels: Tensor, depth: Tensor, loss: Loss, step: int
@@ -141,17 +178,21 @@ class Attack:
             with torch.enable_grad():
                 inputs = x[group].detach().requires_grad_()
                 logits = net(self.view(inputs, step), d)
-                (gradient[group],) = torch.autograd.grad(loss(logits, labels[group], self.mechanism).sum(), inputs)
+                value = loss(logits, labels[group], self.mechanism)
+                (gradient[group],) = torch.autograd.grad(value.sum(), inputs)
+            check_finite(logits=logits, loss=value, gradient=gradient[group])
             done[group] = self.stops(logits.detach(), labels[group], complete=d == net.n_exits - 1)
         return gradient, done
 
-    def _best(self, net: MultiExitNetwork, labels: Tensor, runs: list) -> tuple[Tensor, Tensor, Tensor]:
+    def _best(self, net: MultiExitNetwork, labels: Tensor, runs: list) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of several runs, each image's with the highest mean cross-entropy; all of them are paid for."""
-        adversarial, steps, macs = (torch.stack(part) for part in zip(*runs, strict=True))
+        adversarial, steps, macs, stuck = (torch.stack(part) for part in zip(*runs, strict=True))
         with torch.no_grad():
             best = torch.stack([Average()(net(x), labels, self.mechanism) for x in adversarial]).argmax(dim=0)
         chosen = adversarial[best, torch.arange(len(labels), device=labels.device)]
-        return chosen, steps.sum(dim=0), macs.sum(dim=0) + len(runs) * net.macs[-1].to(labels.device)
+        # Stuck: in no run was there a gradient, and in some a step.
+        total, moved = steps.sum(dim=0), ((steps > 0) & ~stuck).any(dim=0)
+        return chosen, total, macs.sum(dim=0) + len(runs) * net.macs[-1].to(labels.device), (total > 0) & ~moved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,52 +212,28 @@ class Iterative(Attack):
         return self.eps / 4 if self.step_size is None else self.step_size
 
 
-def check_batch(net: MultiExitNetwork, images: Tensor, labels: Tensor) -> None:
-    """Raises ValueError where images or labels are not what a network takes."""
-    if images.dim() != 4 or tuple(images.shape[1:]) != IMAGE_SHAPE or images.dtype != torch.float32:
-        raise ValueError(f"images are {images.dtype} {list(images.shape)}: need float32 [batch, 3, 32, 32]")
-    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
-        raise ValueError(f"labels are {labels.dtype} {list(labels.shape)}: need int64 [{len(images)}]")
-    if len(images) == 0:
-        raise ValueError("an empty batch")
-    if not (images.min() >= 0 and images.max() <= 1):  # False for NaN, too
-        raise ValueError("images are outside [0, 1] or not numbers")
-    if labels.min() < 0 or labels.max() >= net.n_classes:
-        raise ValueError(f"labels are outside 0 to {net.n_classes - 1}")
+def reaches(attack, net: MultiExitNetwork, adversarial: Tensor, labels: Tensor) -> Tensor:
+    """Whether images reach the attack's goal, in float32 whatever precision the attack was made in: bool ``[batch]``."""
+    with torch.autocast(adversarial.device.type, enabled=False):
+        return get_goal(attack.goal).holds(net, adversarial, labels, attack.mechanism)
 
 
-def check_ball(adversarial: Tensor, images: Tensor, eps: float) -> None:
-    """Raises RuntimeError where an attack has left its ball or the range of images: a bug in the attack."""
-    if not ((adversarial - images).abs().max() <= eps + 1e-6 and adversarial.min() >= 0 and adversarial.max() <= 1):
-        raise RuntimeError("the attack left its ball or the range of images")
+def warned(result: AttackResult) -> AttackResult:
+    """The result; warns once if images were stuck."""
+    if result.stuck.any():
+        text = f"{int(result.stuck.sum())} of {len(result.stuck)} images: the gradient was zero on every pixel at every step"
+        warnings.warn(f"{text}; this is no robustness", stacklevel=3)
+    return result
 
 
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode for the block; then every module's mode as it was."""
-    modes = {module: module.training for module in net.modules()}
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def uniform_noise(images: Tensor, seed: int) -> Tensor:
-    """Uniform in [-1, 1), from a generator per image that is seeded by the image's content: the batch has no part in it."""
-    noise = torch.empty_like(images, device="cpu")
-    for out, image in zip(noise, images.cpu(), strict=True):
-        digest = hashlib.sha256(seed.to_bytes(8, "big", signed=True) + image.contiguous().numpy().tobytes()).digest()
-        out.uniform_(-1, 1, generator=torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
-    return noise.to(images.device)
-
-
-def to_tanh_space(images: Tensor) -> Tensor:
-    """The w whose images ``(tanh(w) + 1) / 2`` are: finite, as it is taken a hair inside the range of images."""
-    return (2 * images - 1).clamp(-1 + 1e-6, 1 - 1e-6).atanh()
-
-
-def from_tanh_space(w: Tensor) -> Tensor:
-    """Images in [0, 1], whatever w is."""
-    return (w.tanh() + 1) / 2
+def _merged(first: AttackResult, other: AttackResult, again: Tensor) -> AttackResult:
+    """The result of one more start, made of the images with indices ``again``, merged into that of the starts before."""
+    adversarial, reached, steps, macs, stuck = (part.clone() for part in first)
+    won = other.reached & ~first.reached[again]
+    adversarial[again[won]] = other.adversarial[won]
+    reached[again] |= other.reached
+    moved = ((first.steps > 0) & ~first.stuck)[again] | ((other.steps > 0) & ~other.stuck)
+    steps[again] += other.steps
+    macs[again] += other.macs
+    stuck[again] = (steps[again] > 0) & ~moved
+    return AttackResult(adversarial, reached, steps, macs, stuck)

@@ -6,8 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dynlib.attacks.base import AttackResult, check_batch, evaluating, from_tanh_space, to_tanh_space
+from dynlib.attacks.base import AttackResult, reaches, warned
 from dynlib.attacks.losses import OfExits, get_loss, margin
+from dynlib.attacks.tools import check_batch, check_finite, evaluating, from_tanh_space, to_tanh_space
 from dynlib.mechanisms import ConfidenceExit, Mechanism
 from dynlib.networks.exits import MultiExitNetwork
 
@@ -36,6 +37,7 @@ class CarliniWagner:
     marker: ClassVar[str] = "P"
     eps: ClassVar[int] = 0  # no ball
     seed: ClassVar[int] = 0  # nothing is drawn
+    goal: ClassVar[str] = "misclassify"  # what is reported
 
     loss: str = "average"
     confidence: float = 0.0
@@ -54,19 +56,21 @@ class CarliniWagner:
 
     def __call__(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> AttackResult:
         """Attack a batch; arguments, result and errors as for ``Attack``."""
-        check_batch(net, images, labels)
-        loss, adversarial = get_loss(self.loss), images.clone()
+        loss = get_loss(self.loss)
         with evaluating(net):
+            images, labels = check_batch(net, images, labels)
+            adversarial, stuck = images.clone(), torch.zeros_like(labels, dtype=torch.bool)
             depth, macs = loss.depth(net, self.mechanism, images)
             for d in depth.unique().tolist():
                 group = depth == d
-                adversarial[group] = self._search(net, images[group], labels[group], loss, d)
-            success = self.mechanism.run(net, adversarial).label != labels
+                adversarial[group], stuck[group] = self._search(net, images[group], labels[group], loss, d)
+            reached = reaches(self, net, adversarial, labels)
         steps = torch.full_like(labels, self.steps * self.searches)
-        return AttackResult(adversarial, success, steps, macs + 2 * net.macs.to(images.device)[depth] * steps)
+        return warned(AttackResult(adversarial, reached, steps, macs + 2 * net.macs.to(images.device)[depth] * steps, stuck))
 
-    def _search(self, net: MultiExitNetwork, images: Tensor, labels: Tensor, loss: OfExits, depth: int) -> Tensor:
-        """The nearest images that fool the exits looked at, for images that are run to one depth."""
+    def _search(self, net: MultiExitNetwork, images: Tensor, labels: Tensor, loss: OfExits, depth: int) -> tuple[Tensor, Tensor]:
+        """The nearest images that fool the exits looked at, and which were stuck, for images that are run to one depth."""
+        pulled = torch.zeros_like(labels, dtype=torch.bool)
         best, distance = images.clone(), torch.full((len(images),), torch.inf, device=images.device)
         c, low, high = torch.full_like(distance, 0.01), torch.zeros_like(distance), distance.clone()
         for _ in range(self.searches):
@@ -77,8 +81,12 @@ class CarliniWagner:
                 with torch.enable_grad():
                     adversarial = from_tanh_space(w)
                     square = (adversarial - images).square().sum(dim=(1, 2, 3))
-                    f = self._f(net(adversarial, depth), labels, loss)
-                    (w.grad,) = torch.autograd.grad((square + c * f).sum(), w)
+                    shown = adversarial.view_as(adversarial)  # its gradient is that of f alone, without the distance
+                    logits = net(shown, depth)
+                    f = self._f(logits, labels, loss)
+                    w.grad, pull = torch.autograd.grad((square + c * f).sum(), (w, shown))
+                check_finite(logits=logits, loss=f, gradient=w.grad)
+                pulled |= (f == 0) | pull.flatten(1).any(dim=1)  # once fooled there is nothing to pull at
                 nearer = (f == 0) & (square < distance)
                 best = torch.where(nearer[:, None, None, None], adversarial.detach(), best)
                 distance = torch.where(nearer, square.detach(), distance)
@@ -86,7 +94,7 @@ class CarliniWagner:
                 optimiser.step()
             high, low = torch.where(fooled, high.minimum(c), high), torch.where(fooled, low, low.maximum(c))
             c = torch.where(high.isinf(), 10 * c, (low + high) / 2)
-        return best
+        return best, ~pulled
 
     def _f(self, logits: Tensor, labels: Tensor, loss: OfExits) -> Tensor:
         return loss.of_exits((margin(logits, labels) + self.confidence).relu())

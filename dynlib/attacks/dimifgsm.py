@@ -33,8 +33,12 @@ class DIMIFGSM(MIFGSM):
         if not 1 <= self.smallest < IMAGE_SHAPE[-1]:
             raise ValueError(f"smallest side {self.smallest} is outside 1 to {IMAGE_SHAPE[-1] - 1}")
 
+    @property
+    def random(self) -> bool:
+        return self.diversity > 0
+
     def view(self, adversarial: Tensor, step: int) -> Tensor:
-        # One draw a step for all images, so that an image's result does not hang on the others in its batch.
+        # One draw a step for all images, so that an image's result does not depend on the others in its batch.
         generator = torch.Generator().manual_seed(10_000 * self.seed + step)
         if torch.rand((), generator=generator) >= self.diversity:
             return adversarial

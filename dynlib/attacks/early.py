@@ -5,30 +5,18 @@ The static network is unharmed, the dynamic one errs. ``EarlyAttack`` is the pub
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from dynlib.attacks.base import AttackResult, check_batch, evaluating, from_tanh_space, to_tanh_space, uniform_noise
+from dynlib.attacks.base import AttackResult, reaches, warned
+from dynlib.attacks.goals import get_goal
 from dynlib.attacks.losses import TowardsEarly, early_objective, get_loss
 from dynlib.attacks.pgd import PGD
-from dynlib.mechanisms import Answers, ConfidenceExit, Mechanism
+from dynlib.attacks.tools import check_batch, check_finite, checked_seed, evaluating, from_tanh_space, to_tanh_space, uniform_noise
+from dynlib.mechanisms import ConfidenceExit, Mechanism
 from dynlib.networks.exits import MultiExitNetwork
-
-
-class EarlyResult(NamedTuple):
-    """What the Early Attack made of a batch; ``[batch]`` each, but for ``adversarial`` float32 ``[batch, 3, 32, 32]`` in [0, 1].
-
-    ``strict``: every early exit answers otherwise than the final exit did, which still answers the same. ``deployed``: the network
-    as deployed does, while its final exit does not. ``iterations`` int64, and ``macs`` int64 of all forward and backward passes.
-    """
-
-    adversarial: Tensor
-    strict: Tensor
-    deployed: Tensor
-    iterations: Tensor
-    macs: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +33,7 @@ class EarlyAttack:
         c: weight of everything but the distance, at least 0.
         iterations: at most so many.
         learning_rate: of Adam.
-        floor: iterations before an image may be done; it is when it succeeds strictly.
+        floor: iterations before an image may be done; it is when it reaches the goal, ``"strict"``.
         classes: j runs over the first so many; by default all. The published script has 10, also for 100 classes.
         relu: whether a class that has overtaken y is left alone, as published, or still pushed down.
         random_start: whether w starts in U(0, 1), as published, or at the image.
@@ -54,6 +42,8 @@ class EarlyAttack:
     Raises:
         ValueError: a setting out of range.
     """
+
+    goal: ClassVar[str] = "strict"
 
     alpha: float = 1.0
     c: float = 50.0
@@ -72,42 +62,47 @@ class EarlyAttack:
                 raise ValueError(f"{name} {getattr(self, name)} is negative")
         if self.iterations < 1 or not self.learning_rate > 0:
             raise ValueError(f"{self.iterations} iterations at rate {self.learning_rate}: need at least 1, and a positive rate")
+        object.__setattr__(self, "seed", checked_seed(self.seed))
 
-    def __call__(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> EarlyResult:
+    def __call__(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> AttackResult:
         """Attack a batch.
 
         Args:
             net: with early exits; on the images' device.
             images: float32 ``[batch, 3, 32, 32]`` in [0, 1].
-            labels: what the final exit says of each image, int64 ``[batch]``.
+            labels: the final exit's answer to each image, int64 ``[batch]``.
+        Returns:
+            ``steps`` are iterations; ``stuck`` looks at the gradient without the distance.
         Raises:
-            ValueError: wrong shape, type or range; no early exits; or labels that are not the final exit's.
+            ValueError: wrong shape, type or range; no early exits; labels that are not the final exit's; or logits or gradients
+                that are not finite.
         """
-        check_batch(net, images, labels)
-        if net.n_exits < 2:
-            raise ValueError("the network has no early exits")
         with evaluating(net):
+            images, labels = check_batch(net, images, labels)
+            get_goal(self.goal).check(net)
             check_own(net, images, labels)
-            adversarial, iterations = self._run(net, images, labels)
-            with torch.no_grad():
-                logits = net(adversarial)
-        strict, deployed = strictly(logits, labels), as_deployed(logits, labels, self.mechanism)
-        return EarlyResult(adversarial, strict, deployed, iterations, 2 * net.macs[-1].to(labels.device) * iterations)
+            adversarial, steps, stuck = self._run(net, images, labels)
+            reached = reaches(self, net, adversarial, labels)
+        return warned(AttackResult(adversarial, reached, steps, 2 * net.macs[-1].to(labels.device) * steps, stuck))
 
-    def _run(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _run(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         start = (uniform_noise(images, self.seed) + 1) / 2 if self.random_start else to_tanh_space(images)
         w = start.clone().requires_grad_()
         optimiser = torch.optim.Adam([w], self.learning_rate)
         active, iterations = torch.arange(len(images), device=images.device), torch.zeros_like(labels)
+        pulled = torch.zeros_like(labels, dtype=torch.bool)
         for iteration in range(1, self.iterations + 1):
             with torch.enable_grad():
                 moved = w[active]
-                logits = net(from_tanh_space(moved))
+                shown = from_tanh_space(moved)
+                logits = net(shown)
                 loss = self.objective(net, logits, from_tanh_space(moved), images[active], labels[active])
-                (gradient,) = torch.autograd.grad(loss.sum(), moved)
+                gradient, pull = torch.autograd.grad(loss.sum(), (moved, shown))
+            check_finite(logits=logits, loss=loss, gradient=gradient)
             iterations[active] += 1
+            pulled[active] |= pull.flatten(1).any(dim=1)
             if iteration > self.floor:  # these logits belong to the result of the previous iteration
-                going = ~strictly(logits, labels[active])
+                going = ~get_goal(self.goal).reached(logits, labels[active], self.mechanism)
                 active, gradient = active[going], gradient[going]
             if len(active) == 0:
                 break
@@ -117,7 +112,7 @@ class EarlyAttack:
             optimiser.step()
             with torch.no_grad():
                 w.copy_(before.index_copy(0, active, w[active]))
-        return from_tanh_space(w.detach()), iterations
+        return from_tanh_space(w.detach()), iterations, ~pulled
 
     def objective(self, net: MultiExitNetwork, logits: Tensor, adversarial: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """What is minimised, ``[batch]``, from logits ``[exits, batch, classes]`` of the adversarial images."""
@@ -131,7 +126,8 @@ class EarlyPGD(PGD):
 
     Args:
         loss: ``"early"``, the published objective, or one of ``dynlib.attacks.losses.EARLY_VARIANTS``.
-        goal: a key of ``GOALS``.
+        goal: by default only the network as deployed errs.
+        early_stop: by default images that reach the goal stay there.
     Raises:
         ValueError: a setting out of range.
     """
@@ -139,24 +135,19 @@ class EarlyPGD(PGD):
     name, display, marker = "early_pgd", "Early PGD", "*"
 
     loss: str = "early=log-probability/equal"
-    goal: str = "deployed"
+    goal: str = "open_surface"
+    early_stop: bool = True
 
     def __post_init__(self):
         super().__post_init__()
         if not isinstance(get_loss(self.loss), TowardsEarly):
             raise ValueError(f"loss {self.loss!r} does not pursue the Early Attack's goal")
-        if self.goal not in GOALS:
-            raise ValueError(f"unknown goal {self.goal!r}: choose one of {', '.join(GOALS)}")
 
     def __call__(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> AttackResult:
         """As for ``Attack``; the labels are what the final exit says of the images, else ValueError."""
-        check_batch(net, images, labels)
         with evaluating(net):
-            check_own(net, images, labels)
+            check_own(net, *check_batch(net, images, labels))
         return super().__call__(net, images, labels)
-
-    def stops(self, logits: Tensor, labels: Tensor, complete: bool) -> Tensor:
-        return GOALS[self.goal](logits, labels, self.mechanism)
 
 
 @torch.no_grad()
@@ -164,20 +155,3 @@ def check_own(net: MultiExitNetwork, images: Tensor, labels: Tensor) -> None:
     """Raises ValueError where labels are not what the final exit says of the images."""
     if not net(images)[-1].argmax(dim=-1).equal(labels):
         raise ValueError("labels are not what the final exit says of these images")
-
-
-def strictly(logits: Tensor, labels: Tensor) -> Tensor:
-    """Whether every early exit differs from the label and the final exit does not: bool ``[batch]``."""
-    answers = logits.argmax(dim=-1)
-    return (answers[:-1] != labels).all(dim=0) & (answers[-1] == labels)
-
-
-def as_deployed(logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
-    """Whether the network as deployed differs from the label and its final exit does not: bool ``[batch]``."""
-    answers = Answers.of(logits)
-    exit, _ = mechanism.answering(answers)
-    return (answers.label.gather(0, exit[None])[0] != labels) & (answers.label[-1] == labels)
-
-
-# When an image is done, from logits, labels and mechanism.
-GOALS = {"strict": lambda logits, labels, mechanism: strictly(logits, labels), "deployed": as_deployed}

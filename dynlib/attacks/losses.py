@@ -67,11 +67,15 @@ class Deepest(OfExits):
 
 @dataclass(frozen=True)
 class AtExit(Deepest):
-    """One exit; -1 is the final one."""
+    """One exit: its index, from 0, or -1 for the final one. Figures count exits from 1."""
 
-    display, colour, dash = "final exit", "C0", "--"
+    colour, dash = "C0", "--"
 
     exit: int
+
+    @property
+    def display(self) -> str:
+        return "final exit" if self.exit == -1 else f"exit {self.exit + 1}"
 
     def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
         if not -net.n_exits <= self.exit < net.n_exits:
@@ -101,6 +105,20 @@ class Average(OfExits):
 
     def of_exits(self, values: Tensor) -> Tensor:
         return values.mean(dim=0)
+
+
+@dataclass(frozen=True)
+class Answering(Loss):
+    """The exit that answers for the adversarial image as it is now: what differentiating the network as deployed climbs."""
+
+    display, colour, dash = "exit answering", "C6", ":"
+
+    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
+        return everywhere(net.n_exits - 1, images), everywhere(0, images)
+
+    def __call__(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
+        exit, _ = mechanism.answering(Answers.of(logits))
+        return F.cross_entropy(logits[exit, torch.arange(len(labels), device=labels.device)], labels, reduction="none")
 
 
 @dataclass(frozen=True)
@@ -195,7 +213,14 @@ class EarlyVariant(TowardsEarly):
         return confidence if self.weights == "confidence" else torch.ones_like(confidence)
 
 
-LOSSES = {"final": AtExit(-1), "taken": Taken(), "average": Average(), "max_average": MaxAverage(), "early": Early()}
+LOSSES = {
+    "final": AtExit(-1),
+    "taken": Taken(),
+    "answering": Answering(),
+    "average": Average(),
+    "max_average": MaxAverage(),
+    "early": Early(),
+}
 EARLY_VARIANTS = {f"early={e}/{w}": EarlyVariant(e, w) for e, w in product(EVIDENCE, WEIGHTS)}
 
 

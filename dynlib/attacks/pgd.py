@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dynlib.attacks.base import Iterative, uniform_noise
+from dynlib.attacks.base import Iterative
+from dynlib.attacks.tools import uniform_noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,10 @@ class PGD(Iterative):
     name, display, marker = "pgd", "PGD", "s"
 
     random_start: bool = True
+
+    @property
+    def random(self) -> bool:
+        return self.random_start
 
     def start(self, images: Tensor) -> Tensor:
         if not self.random_start:

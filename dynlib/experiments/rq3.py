@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dynlib.attacks import PGD, AttackResult, EarlyAttack, EarlyPGD, EarlyResult
+from dynlib.attacks import PGD, AttackResult, EarlyAttack, EarlyPGD
 from dynlib.experiments.common import BATCH, Record, digits, load_images, load_networks
 from dynlib.mechanisms import FALL_BACKS, Answers, ConfidenceExit, Mechanism
 from dynlib.mechanisms.base import depths
@@ -58,7 +58,7 @@ def early_attack(
         # One that stops as soon as the network as deployed errs has the best chance of a final exit that does not yet.
         attacks.append(PGD(loss="taken", early_stop=True, **common))
         losses = variants if eps == min(eps_255) else variants[:1]
-        attacks += [EarlyPGD(loss=loss, goal=goal, **common) for loss in losses for goal in ("deployed", "strict")]
+        attacks += [EarlyPGD(loss=loss, goal=goal, **common) for loss in losses for goal in ("open_surface", "strict")]
     return _measured(source, targets, attacks, n_images, mechanism, device)
 
 
@@ -169,7 +169,8 @@ def _measured(
 def _about(attack: AnyAttack) -> Record:
     if isinstance(attack, EarlyAttack):
         return {"attack": "early_attack", "loss": "early", "goal": "strict", "eps_255": 0, "alpha": attack.alpha}
-    goal = attack.goal if isinstance(attack, EarlyPGD) else "deployed" if attack.early_stop else "none"
+    # Records call the goal of all that stop once the network as deployed errs "deployed".
+    goal = "none" if not attack.early_stop else "strict" if attack.goal == "strict" else "deployed"
     return {"attack": attack.name, "loss": attack.loss, "goal": goal, "eps_255": round(attack.eps * 255), "alpha": ""}
 
 
@@ -181,11 +182,9 @@ def _own(net: MultiExitNetwork, images: Tensor) -> Tensor:
 
 def _in_batches(attack: AnyAttack, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Adversarial images, steps and MACs."""
-    results: list[AttackResult | EarlyResult] = [
-        attack(net, x, y) for x, y in zip(images.split(BATCH), labels.split(BATCH), strict=True)
-    ]
-    adversarial, *_, steps, macs = (torch.cat(column) for column in zip(*results, strict=True))
-    return adversarial, steps, macs
+    batches = zip(images.split(BATCH), labels.split(BATCH), strict=True)
+    result = AttackResult(*(torch.cat(column) for column in zip(*(attack(net, x, y) for x, y in batches), strict=True)))
+    return result.adversarial, result.steps, result.macs
 
 
 @torch.no_grad()

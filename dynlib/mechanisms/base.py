@@ -84,6 +84,11 @@ class Mechanism:
         left = leaves.any(dim=0)
         return torch.where(left, leaves.int().argmax(dim=0), self.fall_back(answers)), left
 
+    def answer(self, answers: Answers) -> Tensor:
+        """What the network as deployed answers, int64 ``[n]``."""
+        exit, _ = self.answering(answers)
+        return answers.label.gather(0, exit[None])[0]
+
     def decide(self, answers: Answers, costs: Tensor) -> Decision:
         """The decisions, from the answers of all exits.
 

@@ -1,0 +1,100 @@
+"""Goals: when an attack has succeeded. A new goal is one class with ``reached``, registered in ``GOALS``.
+
+Labels are what the attacker wants the network to leave: true labels, or the answers that it gives to the clean images.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from dynlib.mechanisms import Answers, Mechanism
+from dynlib.networks.exits import MultiExitNetwork
+
+
+class Goal:
+    """Base of all goals.
+
+    ``needs_early_exits``: whether a static network can never fall to it. ``needs_all_exits``: whether ``reached`` has to see every
+    exit; if not, the exits up to the one that lets an image go are enough.
+    """
+
+    name: ClassVar[str]
+    needs_early_exits: ClassVar[bool] = True
+    needs_all_exits: ClassVar[bool] = True
+
+    def reached(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
+        """Whether each image has reached the goal, bool ``[batch]``.
+
+        Args:
+            logits: of every exit, ``[exits, batch, classes]``.
+            labels: int64 ``[batch]``.
+            mechanism: the exit rule of the network as deployed.
+        """
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def holds(self, net: MultiExitNetwork, images: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
+        """The same for images ``[batch, 3, 32, 32]``, which are run through the network: bool ``[batch]``."""
+        return self.reached(net(images), labels, mechanism)
+
+    def check(self, net: MultiExitNetwork) -> None:
+        """Raises ValueError where the network cannot have this goal."""
+        if self.needs_early_exits and net.n_exits < 2:
+            raise ValueError(f"the network has no early exits, which goal {self.name!r} needs")
+
+
+class Misclassify(Goal):
+    """The network as deployed answers otherwise than the label."""
+
+    name = "misclassify"
+    needs_early_exits = False
+    needs_all_exits = False
+
+    def reached(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
+        return mechanism.answer(Answers.of(logits)) != labels
+
+    def holds(self, net: MultiExitNetwork, images: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
+        return mechanism.run(net, images).label != labels  # skips the exits that are not needed
+
+
+class OpenSurface(Goal):
+    """Only the network as deployed errs: its final exit keeps the label."""
+
+    name = "open_surface"
+
+    def reached(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
+        return (mechanism.answer(Answers.of(logits)) != labels) & (logits[-1].argmax(dim=-1) == labels)
+
+
+class Mirror(Goal):
+    """Only the final exit errs: the network as deployed keeps the label."""
+
+    name = "mirror"
+
+    def reached(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
+        return (mechanism.answer(Answers.of(logits)) == labels) & (logits[-1].argmax(dim=-1) != labels)
+
+
+class Strict(Goal):
+    """Every early exit changes the label, the final exit keeps it: the success of the published Early Attack."""
+
+    name = "strict"
+
+    def reached(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
+        answers = logits.argmax(dim=-1)
+        return (answers[:-1] != labels).all(dim=0) & (answers[-1] == labels)
+
+
+GOALS: dict[str, Goal] = {goal.name: goal for goal in (Misclassify(), OpenSurface(), Mirror(), Strict())}
+
+
+def get_goal(name: str) -> Goal:
+    """A goal by name, one of ``GOALS``.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in GOALS:
+        raise ValueError(f"unknown goal {name!r}: choose one of {', '.join(GOALS)}")
+    return GOALS[name]

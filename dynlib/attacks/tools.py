@@ -1,0 +1,88 @@
+"""What attacks share beside their loop: checks of what goes in and comes out, seeds and noise, and the space of C&W."""
+
+import hashlib
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from dynlib.networks.exits import IMAGE_SHAPE, MultiExitNetwork
+
+
+def check_batch(net: MultiExitNetwork, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Images and labels, detached, and usable for gradients also where they were made in inference mode.
+
+    Raises:
+        ValueError: they are not what a network takes.
+    """
+    if images.dim() != 4 or tuple(images.shape[1:]) != IMAGE_SHAPE or images.dtype != torch.float32:
+        raise ValueError(f"images are {images.dtype} {list(images.shape)}: need float32 [batch, 3, 32, 32]")
+    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+        raise ValueError(f"labels are {labels.dtype} {list(labels.shape)}: need int64 [{len(images)}]")
+    if len(images) == 0:
+        raise ValueError("an empty batch")
+    if not (images.min() >= 0 and images.max() <= 1):  # False for NaN, too
+        raise ValueError("images are outside [0, 1] or not numbers")
+    if labels.min() < 0 or labels.max() >= net.n_classes:
+        raise ValueError(f"labels are outside 0 to {net.n_classes - 1}")
+    return tuple(x.clone() if x.is_inference() else x.detach() for x in (images, labels))
+
+
+def check_finite(**tensors: Tensor) -> None:
+    """Raises ValueError for the first of the named tensors that has a number that is not finite."""
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"the {name} of the attack has numbers that are not finite: are the network's weights sound?")
+
+
+def checked_seed(seed: int) -> int:
+    """A seed as a plain integer, from an integer of any kind. Raises ValueError for anything else."""
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise ValueError(f"seed {seed!r} is not an integer") from None
+
+
+def derived_seed(seed: int, restart: int) -> int:
+    """The seed of a further start, in [0, 2^32)."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {restart}".encode()).digest()[:4], "big")
+
+
+def check_ball(adversarial: Tensor, images: Tensor, eps: float) -> None:
+    """Raises RuntimeError where an attack has left its ball or the range of images: a bug in the attack."""
+    if not ((adversarial - images).abs().max() <= eps + 1e-6 and adversarial.min() >= 0 and adversarial.max() <= 1):
+        raise RuntimeError("the attack left its ball or the range of images")
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Evaluation mode for the block, and gradients possible even under ``torch.inference_mode``; then every mode as it was."""
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        with torch.inference_mode(False):
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def uniform_noise(images: Tensor, seed: int) -> Tensor:
+    """Uniform in [-1, 1), from a generator per image that is seeded by the image's content: the batch has no part in it."""
+    noise = torch.empty(images.shape)  # not empty_like: numbers are drawn in memory order, which must not matter
+    for out, image in zip(noise, images.cpu(), strict=True):
+        digest = hashlib.sha256(seed.to_bytes(8, "big", signed=True) + image.contiguous().numpy().tobytes()).digest()
+        out.uniform_(-1, 1, generator=torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
+    return noise.to(images.device)
+
+
+def to_tanh_space(images: Tensor) -> Tensor:
+    """The w whose images ``(tanh(w) + 1) / 2`` are: finite, as it is taken a hair inside the range of images."""
+    return (2 * images - 1).clamp(-1 + 1e-6, 1 - 1e-6).atanh()
+
+
+def from_tanh_space(w: Tensor) -> Tensor:
+    """Images in [0, 1], whatever w is."""
+    return (w.tanh() + 1) / 2
