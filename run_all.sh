@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sets up the environment, then regenerates every figure and the claims table, or passes the tests.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started by `sh run_all.sh`
 set -euo pipefail
-cd "$(dirname "$0")"
+CDPATH='' cd -- "$(dirname -- "$0")"
 
 usage() {
   cat <<'TEXT'
@@ -37,26 +38,38 @@ done
 [ -f "workflow/profiles/$profile.yaml" ] || fail "unknown profile $profile: choose one of$(cd workflow/profiles && printf ' %s' *.yaml | sed 's/\.yaml//g')"
 [[ "$cores" =~ ^([1-9][0-9]*|all)$ ]] || fail "--cores $cores: need a positive number"
 
-# The environment: installed once, and again only when the lock changes.
+# The environment: installed once, and again only when the lock or the checkout's place changes.
+# -E and -s: nothing that the user has set for other Pythons.
 if [ "${CONDA_DEFAULT_ENV:-}" = dynlib ]; then
   environment="$CONDA_PREFIX"
 else
   environment="$PWD/.venv"
-  if [ ! -x "$environment/bin/python" ]; then
+  # Without the stamp, an earlier start was cut off: where it got as far as pip, it can go on.
+  [ -f "$environment/installed.lock" ] && needed=(-c '') || needed=(-m pip --version)
+  if ! "$environment/bin/python" -Es "${needed[@]}" >/dev/null 2>&1; then
+    [ ! -L "$environment" ] || fail "$environment is a link to an environment that does not work: remove it"
     python="${PYTHON:-python3}"
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || fail "$python is not Python 3.11 or newer: set PYTHON"
-    "$python" -m venv "$environment"
+    "$python" -Es -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || fail "$python is not Python 3.11 or newer: set PYTHON"
+    rm -rf "$environment" # half made, or of a Python that is gone
+    "$python" -Es -m venv "$environment" || {
+      rm -rf "$environment"
+      fail "$python could not make $environment (see above)"
+    }
   fi
 fi
 export PATH="$environment/bin:$PATH"
-if ! cmp -s requirements.lock "$environment/installed.lock"; then
+stamp="$(cat requirements.lock && echo "# for $PWD")"
+if [ "$stamp" != "$(cat "$environment/installed.lock" 2>/dev/null)" ]; then
   echo "installing the locked packages into $environment (some minutes, once)"
-  python -m pip install --quiet --disable-pip-version-check -r requirements.lock || fail "the packages could not be installed (see above)"
-  python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-  cp requirements.lock "$environment/installed.lock"
+  rm -f "$environment/installed.lock"
+  unset PIP_TARGET PIP_PREFIX PIP_ROOT
+  pip() { PIP_USER=0 python -Es -m pip install --quiet --disable-pip-version-check "$@" || fail "the packages could not be installed (see above)"; }
+  pip -r requirements.lock
+  pip --no-deps --editable .
+  printf '%s\n' "$stamp" >"$environment/installed.lock"
 fi
 
 case "$task" in
-  test) exec python -m pytest ;;
-  figures) exec python -m workflow.run --profile "$profile" --cores "$cores" ${dry[@]+"${dry[@]}"} ;;
+  test) exec python -Es -m workflow.environment pytest ;;
+  figures) exec python -Es -m workflow.environment workflow.run --profile "$profile" --cores "$cores" ${dry[@]+"${dry[@]}"} ;;
 esac

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynlib.files import ROOT, atomic
+from dynlib.files import DENIED, ROOT, atomic
 from dynlib.networks.exits import CLASSES
 
 DIGESTS = {
@@ -109,7 +109,11 @@ def prepare(dataset: str) -> Path:
     """
     _check_dataset(dataset)
     target = folder() / f"{dataset}.npz"
-    if target.exists():
+    try:
+        there = target.exists()
+    except PermissionError:  # the folder's
+        raise DataError(f"{target} {DENIED}") from None
+    if there:
         for part in DIGESTS[dataset]:
             _read_prepared(folder(), dataset, part)
         return target
@@ -165,6 +169,8 @@ def _read_sample() -> Arrays:
         sheet = np.asarray(Image.open(SAMPLE))
         labels = np.array(json.loads(SAMPLE.with_suffix(".json").read_text()), dtype=np.uint8)
         images = sheet.reshape(25, 32, 40, 32, 3).swapaxes(1, 2).reshape(SAMPLE_SIZE, 32, 32, 3)
+    except PermissionError as error:
+        raise DataError(f"{error.filename or SAMPLE} {DENIED}") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{SAMPLE} is missing or damaged: {error}") from None
     if digest(images, labels) != SAMPLE_DIGEST:
@@ -175,12 +181,14 @@ def _read_sample() -> Arrays:
 @lru_cache(maxsize=2)  # sorting takes seconds, and training asks for two splits of one part over and over
 def _read_prepared(folder: Path, dataset: str, part: str) -> Arrays:
     path = folder / f"{dataset}.npz"
-    if not path.exists():
-        raise DataError(f"{path} is missing: run `python -m dynlib data {dataset}`")
     try:
         with open(path, "rb") as file, np.load(file) as arrays:
             images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
         return verified(dataset, part, images, labels)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: run `python -m dynlib data {dataset}`") from None
+    except PermissionError:
+        raise DataError(f"{path} {DENIED}") from None
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, DataError) as error:
         raise DataError(f"{path} is damaged ({error}): delete it and run `python -m dynlib data {dataset}`") from None
 

@@ -17,7 +17,8 @@ COLUMN, PAGE = 3.3, 6.8  # widths in inches
 
 
 def style() -> None:
-    """Set the style for all figures that follow."""
+    """Set the style for all figures that follow, whatever the user's own matplotlibrc says."""
+    matplotlib.rcdefaults()
     sns.set_theme(context="paper", style="ticks", palette=matplotlib.color_sequences["petroff6"])
     matplotlib.rcParams |= {
         "font.size": 8,

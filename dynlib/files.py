@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "checkpoints"
 RESULTS = ROOT / "results"
 FIGURES = ROOT / "figures"
+DENIED = "may not be read: permission denied"  # what readers say of a file that is none the worse for it
 COMMITTED = ("paper", "overnight", "quick")  # profiles whose results and figures are committed, the largest first
 PUBLISHED = "quick"  # the one whose outputs the notebooks carry
 
@@ -26,6 +27,8 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = folder / path.name  # keeps the suffix, which some writers look at
     try:
         yield temporary
+        # Some writers let nobody else read what they write: here the umask decides, as it did for the folder.
+        temporary.chmod(folder.stat().st_mode & 0o666)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -40,8 +43,8 @@ def sha256(path: Path) -> str:
 
 @cache
 def code_version() -> str:
-    """A digest of dynlib's sources: it names the code that ran, committed or not."""
+    """A digest of dynlib's sources, whatever their line endings: it names the code that ran, committed or not."""
     digest = hashlib.sha256()
     for path in sorted((ROOT / "dynlib").rglob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
+        digest.update(path.name.encode() + path.read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()[:12]

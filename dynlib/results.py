@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as parsed
 from torch import Tensor
 
 from dynlib.attacks import ATTACKS
-from dynlib.files import CHECKPOINTS, RESULTS
+from dynlib.files import CHECKPOINTS, DENIED, RESULTS
 from dynlib.networks.checkpoints import read_card
 from dynlib.networks.exits import CLASSES
 from dynlib.networks.identity import Network
@@ -52,6 +52,8 @@ def stored(profile: str, experiment: str) -> Iterator[tuple[Path, dict]]:
 def named_if_damaged(path: Path) -> Iterator[None]:
     try:
         yield
+    except PermissionError as error:
+        raise ResultsError(f"{error.filename or path} {DENIED}") from None
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ResultsError(f"{path} is damaged ({error}): delete it and run again") from None
 
@@ -183,7 +185,7 @@ def read_outputs(profile: str) -> list[Outputs]:
     found = []
     for path, _ in stored(profile, "outputs"):
         with named_if_damaged(path):
-            found.append(_outputs(path.stem, **load_file(path)))
+            found.append(_outputs(path.stem, **parsed(path.read_bytes())))
     return found
 
 
@@ -198,7 +200,7 @@ def read_exit_design(profile: str, experiment: str = "exit_design") -> dict[Sett
     found: dict[Setting, Pairs] = {}
     for path, _ in stored(profile, experiment):
         with named_if_damaged(path):
-            tensors = load_file(path)
+            tensors = parsed(path.read_bytes())
             labels, packed = tensors.pop("labels"), {}
             for name, tensor in tensors.items():
                 target, attack, eps, part = name.split("/")

@@ -1,15 +1,23 @@
 """The three descriptions of the environment agree, and the code is clean."""
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 
+import matplotlib
+import nbformat
 import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from dynlib import figures
 from dynlib.files import ROOT
+from workflow.environment import clean
+from workflow.notebook import execute
 
 LOCK = (ROOT / "requirements.lock").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -57,3 +65,144 @@ def test_training_and_experiments_import_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# What people have in their environments, each of which has spoilt something once.
+SPOILT = {
+    "MPLBACKEND": "Agg",
+    "PYTHONHASHSEED": "x",
+    "PYTHONPATH": "/elsewhere",
+    "PYTHONSTARTUP": "/elsewhere/start.py",
+    "JUPYTER_PATH": "/elsewhere",
+    "IPYTHONDIR": "/elsewhere",
+    "SNAKEMAKE_PROFILE": "cluster",
+    "PYTEST_ADDOPTS": "-k nothing",
+    "LC_ALL": "tr_TR.UTF-8",
+    "LANG": "C",
+    "BASH_ENV": "/elsewhere/rc",
+    "CDPATH": "/",
+    "KMP_AFFINITY": "compact",
+    "NVIDIA_TF32_OVERRIDE": "1",
+}
+
+
+def test_nothing_that_a_user_sets_reaches_a_step():
+    plain = {"PATH": "/bin", "HOME": "/nonexistent", "OMP_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": "1"}
+    assert clean(plain | SPOILT) == clean(plain)
+    assert plain.keys() - {"PATH"} <= clean(plain).keys()
+    assert clean(clean(plain) | {"PATH": "/bin"}) == clean(plain)
+    assert not [name for name, value in clean(plain).items() if "/nonexistent" in value and name != "HOME"]
+
+
+def test_every_step_starts_clean():
+    command = [sys.executable, "-Es", "-m", "workflow.environment", "json.tool", "--help"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | SPOILT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_notebooks_run_this_code_with_this_interpreter_and_show_their_figures(tmp_path, monkeypatch):
+    """A kernel of the same name is registered elsewhere, and another dynlib lies on the path."""
+    kernel = tmp_path / "kernels" / "python3" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text(json.dumps({"argv": ["false"], "display_name": "another", "language": "python"}))
+    (tmp_path / "dynlib.py").write_text("raise RuntimeError")
+    startup = tmp_path / "ipython" / "profile_default" / "startup" / "first.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text("print = None")
+    theirs = {"JUPYTER_PATH": tmp_path, "JUPYTER_DATA_DIR": tmp_path, "PYTHONPATH": tmp_path, "IPYTHONDIR": tmp_path / "ipython"}
+    for name, value in {**SPOILT, **theirs}.items():
+        monkeypatch.setenv(name, str(value))
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}})
+    notebook.cells = [
+        nbformat.v4.new_code_cell("import sys, dynlib; print(sys.executable, dynlib.__file__, sep='\\n')"),
+        nbformat.v4.new_code_cell("import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show()"),
+    ]
+    folder = tmp_path / "für {alle} Fälle"
+    folder.mkdir()
+    nbformat.write(notebook, folder / "asked.ipynb")
+    execute(folder / "asked.ipynb", folder / "ran.ipynb")
+    told, shown = (cell.outputs for cell in nbformat.read(folder / "ran.ipynb", as_version=4).cells)
+    assert told[0].text.splitlines() == [sys.executable, str(ROOT / "dynlib" / "__init__.py")]
+    assert any("image/png" in output.get("data", {}) for output in shown)
+
+
+def test_a_users_matplotlibrc_changes_no_figure():
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        figures.style()
+        ours = dict(matplotlib.rcParams)
+        matplotlib.rcParams |= {"savefig.bbox": "tight", "text.usetex": True, "lines.marker": "x", "axes.grid": True}
+        figures.style()
+        assert dict(matplotlib.rcParams) == ours
+
+
+# Stands for an interpreter: it makes environments of itself, and notes what it is asked to install.
+PYTHON = """#!/usr/bin/env bash
+case "$*" in
+  *"-m venv"*)
+    mkdir -p "${@: -1}/bin"
+    [ -z "${NO_PIP:-}" ] || exit 1
+    cp "$0" "${@: -1}/bin/python" ;;
+  *"pip install"*) echo "${@:6}" >>"$NOTES"; [ -z "${NO_NETWORK:-}" ] ;;
+esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder of an awkward name with what run_all.sh needs, and a function that starts it there, or where it was renamed to."""
+    folder = tmp_path / "für {alle} Fälle"
+    (folder / "workflow" / "profiles").mkdir(parents=True)
+    (folder / "workflow" / "profiles" / "quick.yaml").touch()
+    for name in ("run_all.sh", "requirements.lock"):
+        shutil.copy(ROOT / name, folder)
+    python = tmp_path / "python"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+
+    def start(folder=folder, shell="bash", **changes):
+        """Whether it succeeds, and what it installs."""
+        notes = tmp_path / "notes"
+        notes.write_text("")
+        environment = {"PATH": os.environ["PATH"], "PYTHON": str(python), "NOTES": str(notes), "CDPATH": "/", "PIP_TARGET": "/"}
+        done = subprocess.run([shell, "run_all.sh", "setup"], cwd=folder, env=environment | changes, capture_output=True, text=True)
+        return done.returncode == 0, notes.read_text().splitlines()
+
+    start.folder = folder
+    return start
+
+
+INSTALLS = ["--disable-pip-version-check -r requirements.lock", "--disable-pip-version-check --no-deps --editable ."]
+
+
+@pytest.mark.parametrize("shell", ["bash", "sh"])
+def test_an_environment_is_made_once(checkout, shell):
+    assert checkout(shell=shell) == (True, INSTALLS)
+    assert checkout(shell=shell) == (True, [])
+
+
+def test_an_environment_cut_off_anywhere_is_made_again(checkout):
+    assert checkout(NO_PIP="1") == (False, [])
+    assert checkout(NO_NETWORK="1") == (False, INSTALLS[:1])
+    assert checkout() == (True, INSTALLS)
+    environment = checkout.folder / ".venv"
+    (environment / "installed.lock").unlink()
+    (environment / "bin" / "python").unlink()  # killed before there was any
+    (environment / "half").touch()
+    assert checkout() == (True, INSTALLS)
+    assert not (environment / "half").exists()
+
+
+def test_an_environment_follows_its_checkout(checkout):
+    checkout()
+    elsewhere = checkout.folder.rename(checkout.folder.with_name("renamed"))
+    assert checkout(elsewhere) == (True, INSTALLS)
+    assert checkout(elsewhere) == (True, [])
+
+
+def test_a_linked_environment_is_never_removed(checkout, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (checkout.folder / ".venv").symlink_to(theirs)
+    assert checkout() == (False, [])
+    assert theirs.exists()

@@ -157,11 +157,20 @@ def house(tmp_path):
 
 
 def start(house: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "workflow.run", "--profile", "smoke", "--cores", "2"]
-    # Notebooks run in their own folder, so the copy's library must be found first.
-    environment = os.environ | {"PYTHONPATH": str(house)}
+    command = [sys.executable, "-Es", "-m", "workflow.run", "--profile", "smoke", "--cores", "2"]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=house, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    return subprocess.Popen(command, cwd=house, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+
+def test_a_run_is_planned_in_a_folder_of_an_awkward_name_without_a_home(house):
+    """With nothing of the user's, and no place in which to keep anything."""
+    awkward = house("für {alle} Fälle")
+    command = [sys.executable, "-Es", "-m", "workflow.environment", "workflow.run"]
+    command += ["--profile", "smoke", "--cores", "1", "--dry-run"]
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+    done = subprocess.run(command, cwd=awkward, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "notebook_06_claims" in done.stdout
 
 
 def processor_seconds() -> float:

@@ -7,12 +7,11 @@ from copy import deepcopy
 from pathlib import Path
 
 import nbformat
-import papermill
 from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
 from dynlib.files import ROOT, atomic
-from workflow.notebook import publish
+from workflow.notebook import execute, publish
 
 LESSON, SOLUTIONS = (ROOT / "notebooks" / f"{name}.ipynb" for name in ("lesson", "lesson_solutions"))
 SOLUTION = re.compile(r"^( *)# BEGIN SOLUTION\n.*?^ *# END SOLUTION$", re.DOTALL | re.MULTILINE)
@@ -26,11 +25,11 @@ def stripped(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def execute(path: Path) -> None:
+def renew(path: Path) -> None:
     """Run a notebook and put its outputs into it, but for widgets, which are dead on a page and different in each run."""
     with tempfile.TemporaryDirectory() as scratch:
         executed = Path(scratch) / path.name
-        papermill.execute_notebook(str(path), str(executed), cwd=str(path.parent), progress_bar=False, log_output=False)
+        execute(path, executed)
         # How a cell's prints are cut into outputs hangs on the moment.
         notebook, _ = CoalesceStreamsPreprocessor(enabled=True).preprocess(nbformat.read(executed, as_version=4), {})
         notebook.metadata.pop("widgets", None)
@@ -49,7 +48,7 @@ def main() -> None:
         nbformat.write(stripped(nbformat.read(SOLUTIONS, as_version=4)), temporary)
     for path in (SOLUTIONS, LESSON):
         print(f"notebook {path.stem}", flush=True)
-        execute(path)
+        renew(path)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,45 @@
 import argparse
 import hashlib
 import json
+import os
 import time
 from pathlib import Path
 
 import nbformat
 import papermill
+from ipykernel.kernelspec import RESOURCES, get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
 
 from dynlib.files import PUBLISHED, RESULTS, ROOT, atomic
+from workflow.environment import clean
+
+
+class OwnKernel(AsyncKernelManager):
+    """Starts kernels with the interpreter that runs now, whatever kernels are registered on the machine."""
+
+    kernel_spec = KernelSpec(resource_dir=RESOURCES, **get_kernel_dict())
+
+    async def start_kernel(self, **given):
+        await super().start_kernel(**{**given, "env": clean(os.environ)})
+
+
+def literal(path: Path) -> str:
+    """A path for papermill, which takes braces for the places of parameters."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def execute(path: Path, out: Path, parameters: dict | None = None) -> None:
+    """Run a notebook in its own folder, and write it with its outputs."""
+    papermill.execute_notebook(
+        literal(path),
+        literal(out),
+        parameters=parameters,
+        cwd=str(path.parent),
+        progress_bar=False,
+        log_output=False,
+        kernel_manager_class=OwnKernel,
+    )
 
 
 def source_digest(path: Path) -> str:
@@ -40,9 +72,7 @@ def main() -> None:
     path = ROOT / "notebooks" / f"{given.name}.ipynb"
     print(f"notebook {given.name}", flush=True)
     start = time.perf_counter()
-    papermill.execute_notebook(
-        str(path), str(given.out), parameters=given.parameters, cwd=str(path.parent), progress_bar=False, log_output=False
-    )
+    execute(path, given.out, given.parameters)
     with atomic(RESULTS / given.profile / "minutes" / f"{given.name}.json") as temporary:
         temporary.write_text(json.dumps({"seconds": round(time.perf_counter() - start, 1)}) + "\n")
     if given.profile == PUBLISHED:

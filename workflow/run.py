@@ -19,6 +19,8 @@ from dynlib.attacks import EarlyAttack, EarlyPGD
 from dynlib.files import CHECKPOINTS, RESULTS, ROOT
 from dynlib.mechanisms import ConfidenceExit
 from dynlib.networks.identity import KINDS, Network
+from workflow.environment import clean
+from workflow.notebook import literal
 
 PROFILES = ROOT / "workflow" / "profiles"
 KEYS = {"networks", "recipe", "device", "notebooks", "restarts", *experiments.EXPERIMENTS} - {*experiments.RESTARTS}
@@ -107,7 +109,7 @@ def check_parameters(path: Path, parameters: dict[str, Any]) -> None:
     """Against the notebook's parameters cell: papermill itself only warns of an unknown name and never looks at types."""
     if not path.exists():
         raise ProfileError(f"there is no {path.relative_to(ROOT)}")
-    known = papermill.inspect_notebook(str(path))
+    known = papermill.inspect_notebook(literal(path))
     for name, value in parameters.items():
         if name not in known:
             raise ProfileError(f"{path.name} has no parameter {name!r}: it has {', '.join(known)}")
@@ -160,6 +162,8 @@ def main() -> None:
         profile = load_profile(given.profile)
     except ProfileError as error:
         sys.exit(f"error: {error}")
+    if set("{}") & set(os.path.relpath(data.folder(), ROOT)):
+        sys.exit(f"error: DYNLIB_DATA is {data.folder()}: Snakemake takes the braces for a wildcard, so choose another folder")
     for notice in notices(profile, given.profile):
         print(notice, flush=True)
     command = [sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--config", f"profile={given.profile}"]
@@ -167,9 +171,7 @@ def main() -> None:
     # Every file is written to a temporary name first, so a lock left by a killed run has nothing to protect.
     command += ["--nolock"]
     command += ["--dry-run"] if given.dry_run else ["--quiet", "all"]
-    # The steps call plain `python`: let it be this one.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    code = subprocess.run(command, cwd=ROOT, env=os.environ | {"PATH": path}).returncode
+    code = subprocess.run(command, cwd=ROOT, env=clean(os.environ)).returncode
     if code:
         logs = sorted((ROOT / ".snakemake" / "log").glob("*.log"))
         sys.exit(f"error: the run stopped; {logs[-1] if logs else 'Snakemake'} tells more")

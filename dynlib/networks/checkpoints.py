@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as parsed
+from safetensors.torch import save_file
 from torch import Tensor
 
-from dynlib.files import CHECKPOINTS, atomic, sha256
+from dynlib.files import CHECKPOINTS, DENIED, atomic, sha256
 from dynlib.networks.exits import MultiExitNetwork, build
 from dynlib.networks.identity import Network
 
@@ -47,7 +48,11 @@ def load_network(network: Network, folder: Path = CHECKPOINTS) -> MultiExitNetwo
     """``load`` by the network's identity; result and errors as there."""
     path = network.path(folder)
     card = read_card(path)
-    if sha256(path) != card["weights_sha256"]:
+    try:
+        found = sha256(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} {DENIED if isinstance(error, PermissionError) else 'is missing'}") from None
+    if found != card["weights_sha256"]:
         raise CheckpointError(f"{path} is damaged: its digest is not the one on its card")
     state = read_weights(path)
     if network.trained == "heads":
@@ -64,8 +69,11 @@ def load_network(network: Network, folder: Path = CHECKPOINTS) -> MultiExitNetwo
 
 def read_card(path: Path) -> dict:
     """The card that belongs to a weights file."""
+    card = path.with_suffix(".json")
     try:
-        return json.loads(path.with_suffix(".json").read_text())
+        return json.loads(card.read_text())
+    except PermissionError:
+        raise CheckpointError(f"{card} {DENIED}") from None
     except (OSError, ValueError):
         missing = "is missing" if not path.exists() else "has no readable card"
         raise CheckpointError(f"{path} {missing}: train it with `python -m dynlib train --help`") from None
@@ -74,7 +82,9 @@ def read_card(path: Path) -> dict:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """What ``write_weights`` wrote, in float32."""
     try:
-        stored = load_file(path)
+        stored = parsed(path.read_bytes())  # load_file takes a file that may not be read for a missing one
+    except PermissionError:
+        raise CheckpointError(f"{path} {DENIED}") from None
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} is missing or damaged: {error}") from None
     scales = {name.removesuffix(SCALE): stored.pop(name) for name in list(stored) if name.endswith(SCALE)}
