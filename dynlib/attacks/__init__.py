@@ -4,6 +4,7 @@ from dynlib.attacks.base import Attack, AttackResult, Iterative
 from dynlib.attacks.cw import CarliniWagner
 from dynlib.attacks.dimifgsm import DIMIFGSM
 from dynlib.attacks.early import EarlyAttack, EarlyPGD
+from dynlib.attacks.external import AutoAttack, External, Foolbox
 from dynlib.attacks.fgsm import FGSM
 from dynlib.attacks.goals import GOALS
 from dynlib.attacks.losses import LOSSES
@@ -22,8 +23,11 @@ __all__ = [
     "PGD",
     "Attack",
     "AttackResult",
+    "AutoAttack",
     "CarliniWagner",
     "EarlyAttack",
     "EarlyPGD",
+    "External",
+    "Foolbox",
     "Iterative",
 ]
