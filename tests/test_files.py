@@ -87,7 +87,7 @@ def test_a_forbidden_checkpoint_is_not_called_damaged(shelf, name):
         shutil.copy(CHECKPOINTS / part, shelf)
     (shelf / name).chmod(0)
     with no_longer_root(), pytest.raises(checkpoints.CheckpointError, match=f"{name} may not be read: permission denied$"):
-        checkpoints.load("resnet56", "cifar10", "sdnn", shelf)
+        checkpoints.load("resnet56", "cifar10", "sdnn", folder=shelf)
     if name == WEIGHTS:
         with no_longer_root(), pytest.raises(checkpoints.CheckpointError, match="may not be read"):
             checkpoints.read_weights(shelf / name)
