@@ -241,10 +241,22 @@ def test_other_settings_out_of_range():
             mechanism(0.9, "first")
 
 
+@pytest.mark.parametrize("threshold", [0.01, 0.99])  # all images leave at once, or hardly any
 @pytest.mark.parametrize("number", [1, 5, 7])
-def test_a_wrong_number_of_thresholds_is_named(number):
-    mechanism = ThresholdPerExit((0.99,) * number)
+def test_a_wrong_number_of_thresholds_is_named(number, threshold):
+    mechanism = ThresholdPerExit((threshold,) * number)
     with pytest.raises(ValueError, match=f"{number} thresholds for .*early exits"):
         mechanism.decide(Answers.of(LOGITS[7]), NETS[7].macs)
     with pytest.raises(ValueError, match=f"{number} thresholds for .*early exits"):
         mechanism.run(NETS[7], IMAGES)
+
+
+@pytest.mark.parametrize("n_costs", [1, 6, 8])
+def test_a_wrong_number_of_costs_is_named(n_costs):
+    with pytest.raises(ValueError, match=f"{n_costs} costs for 7 exits"):
+        ConfidenceExit().decide(Answers.of(LOGITS[7]), torch.arange(n_costs))
+
+
+def test_answers_are_float32_whatever_the_logits_are():
+    answers = Answers.of(LOGITS[7].double())
+    assert {answers.confidence.dtype, answers.margin.dtype, answers.entropy.dtype} == {torch.float32}

@@ -32,7 +32,7 @@ class Answers:
         """
         if not torch.isfinite(logits).all():
             raise ValueError("a logit is not finite: the network's weights or its input are damaged")
-        logits = logits.detach()
+        logits = logits.detach().float()
         p = logits.softmax(dim=-1)
         confidence, label = p.max(dim=-1)
         second = p.topk(2, dim=-1).values[..., 1]
@@ -78,6 +78,9 @@ class Mechanism:
         """The exit that answers for images that no exit let go, from the answers of all exits: int64 ``[n]``."""
         raise NotImplementedError
 
+    def check(self, n_exits: int) -> None:
+        """Raises ValueError where the mechanism is not made for a network of so many exits, the final one included."""
+
     def answering(self, answers: Answers) -> tuple[Tensor, Tensor]:
         """The exit that answers each image, int64 ``[n]``, and whether an exit let it go, bool ``[n]``."""
         leaves = torch.stack([self.leaves(answers.exits(slice(k + 1))) for k in range(len(answers))])
@@ -96,7 +99,12 @@ class Mechanism:
             answers: of ``n`` images.
             costs: multiply-accumulates up to and including each exit, ``[exits]``. Who answers if no exit let an image go has run
                 the whole network.
+        Raises:
+            ValueError: another number of costs than of exits, or a mechanism that is not made for so many exits.
         """
+        self.check(len(answers))
+        if len(costs) != len(answers):
+            raise ValueError(f"{len(costs)} costs for {len(answers)} exits: need one for each")
         exit, left = self.answering(answers)
         label = answers.label.gather(0, exit[None])[0]
         return Decision(label, exit, costs.to(exit.device)[torch.where(left, exit, len(answers) - 1)])
@@ -114,6 +122,7 @@ class Mechanism:
             ValueError: images of another type, shape or range, or a logit that is not finite.
         """
         check_images(images)
+        self.check(net.n_exits)
         waiting, features, last = torch.arange(len(images), device=images.device), images, net.n_exits - 1
         seen, order, decisions = None, [], []
         for k in range(net.n_exits):

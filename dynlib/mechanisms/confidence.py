@@ -65,13 +65,12 @@ class ThresholdPerExit(Mechanism):
                 raise ValueError(f"threshold {threshold} is outside (0, 1]")
 
     def leaves(self, seen: Answers) -> Tensor:
-        k = len(seen) - 1
-        if k > len(self.thresholds):
-            raise ValueError(f"{len(self.thresholds)} thresholds for more early exits: need one for each")
         # No confidence reaches infinity: the final exit lets nobody go, it answers for all who are left.
-        return seen.confidence[-1] >= (*self.thresholds, torch.inf)[k]
+        return seen.confidence[-1] >= (*self.thresholds, torch.inf)[len(seen) - 1]
 
     def fall_back(self, answers: Answers) -> Tensor:
-        if len(answers) != len(self.thresholds) + 1:
-            raise ValueError(f"{len(self.thresholds)} thresholds for {len(answers) - 1} early exits: need one for each")
         return falls_back("final", answers.confidence)
+
+    def check(self, n_exits: int) -> None:
+        if n_exits != len(self.thresholds) + 1:
+            raise ValueError(f"{len(self.thresholds)} thresholds for {n_exits - 1} early exits: need one for each")
