@@ -23,7 +23,7 @@ class OperatingPoint(NamedTuple):
 
 
 def right(logits: Tensor, labels: Tensor) -> Tensor:
-    """Which exits answer which images rightly: bool ``[exits, n]`` from logits ``[exits, n, classes]`` and labels ``[n]``."""
+    """Which exits answer which images correctly: bool ``[exits, n]`` from logits ``[exits, n, classes]`` and labels ``[n]``."""
     return logits.argmax(dim=-1) == labels
 
 

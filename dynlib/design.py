@@ -84,7 +84,7 @@ def _evaluate(outputs: Outputs, answers: Answers, exits: Sequence[int], mechanis
 def space(clean: Outputs, attacked: Outputs) -> pd.DataFrame:
     """Every design of a network: all subsets of its exits, ``THRESHOLDS`` and both fall-backs.
 
-    ``clean`` and ``robust`` hold, per image ``[n]``, whether the clean and the attacked image are answered rightly; ``mmacs`` is
+    ``clean`` and ``robust`` hold, per image ``[n]``, whether the clean and the attacked image are answered correctly; ``mmacs`` is
     the mean cost on clean images, in millions. The outputs of clean images may be of more images; the first are used.
 
     Raises:
@@ -180,7 +180,7 @@ def retrained_table(clean: dict[str, Outputs], attacked: dict[str, Outputs]) -> 
         clean, attacked: outputs by network: the jointly trained one with all exits first, then the designs trained for real.
     Returns:
         A row for each design and way of training, accuracies with Wilson intervals; ``per_image`` holds whether the attacked images
-        are answered rightly, ``[n]``.
+        are answered correctly, ``[n]``.
     """
     mechanism, rows = ConfidenceExit(DEFAULT_THRESHOLD, DEFAULT_FALL_BACK), []
     whole, last = next(iter(attacked)), len(next(iter(attacked.values())).logits) - 1
@@ -214,9 +214,9 @@ def retrained_gains(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def leaving_groups(clean: Outputs, attacked: Outputs) -> pd.DataFrame:
-    """Where images leave the default design: all of them when clean; attacked, those still answered rightly and those fooled.
+    """Where images leave the default design: all of them when clean; attacked, those still answered correctly and those fooled.
 
-    Only images that are answered rightly when clean are among the attacked. ``exit`` 0: no exit was confident.
+    Only images that are answered correctly when clean are among the attacked. ``exit`` 0: no exit was confident.
     """
     mechanism, n = ConfidenceExit(DEFAULT_THRESHOLD, DEFAULT_FALL_BACK), len(attacked.labels)
     calm, pushed, labels = Answers.of(clean.logits[:, :n]), Answers.of(attacked.logits), attacked.labels

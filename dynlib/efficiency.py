@@ -12,7 +12,7 @@ NETWORKS = ["dataset", "model", "kind", "loss"]
 def white_box(records: pd.DataFrame) -> pd.DataFrame:
     """The attack that stops at success: a row for each source and loss, its columns arrays ``[images]``.
 
-    ``counts`` marks the images that the static and the dynamic networks of the architecture classify rightly as deployed, so that
+    ``counts`` marks the images that the static and the dynamic networks of the architecture classify correctly as deployed, so that
     all attacks of a model are compared on the same ones. Of those ``success`` says whether the network as deployed is fooled,
     ``steps`` and ``mmacs`` (millions) what was spent on it; elsewhere they are 0.
     """

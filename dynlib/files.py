@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "checkpoints"
 RESULTS = ROOT / "results"
 FIGURES = ROOT / "figures"
-DENIED = "may not be read: permission denied"  # what readers say of a file that is none the worse for it
+DENIED = "may not be read: permission denied"  # what readers say about a file that is none the worse for it
 COMMITTED = ("paper", "overnight", "quick")  # profiles whose results and figures are committed, the largest first
 PUBLISHED = "quick"  # the one whose outputs the notebooks carry
 

@@ -1,4 +1,4 @@
-"""What every exit says of a few images: the data behind the galleries."""
+"""What every exit says about a few images: the data behind the galleries."""
 
 from collections.abc import Iterable
 
@@ -16,7 +16,7 @@ DEPLOYED = ConfidenceExit()
 
 @torch.no_grad()
 def both_right(nets: Iterable[MultiExitNetwork], n: int, mechanism: Mechanism = DEPLOYED) -> tuple[Tensor, Tensor]:
-    """The first ``n`` CIFAR-10 test images, of 100, that every network classifies rightly as deployed.
+    """The first ``n`` CIFAR-10 test images, of 100, that every network classifies correctly as deployed.
 
     Returns:
         Images ``[n, 3, 32, 32]`` in [0, 1] and labels ``[n]``.
@@ -26,7 +26,7 @@ def both_right(nets: Iterable[MultiExitNetwork], n: int, mechanism: Mechanism = 
     test = data.load("cifar10", "test", 100)
     right = torch.stack([mechanism.run(net, test.inputs).label == test.labels for net in nets]).all(dim=0)
     if right.sum() < n:
-        raise ValueError(f"only {right.sum()} of 100 images are classified rightly by all networks, not {n}")
+        raise ValueError(f"only {right.sum()} of 100 images are classified correctly by all networks, not {n}")
     return test.inputs[right][:n], test.labels[right][:n]
 
 

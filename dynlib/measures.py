@@ -50,7 +50,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 def bootstrap_mean(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of the mean over images, of values ``[n]``."""
-    # The values are few and repeat: how often each is drawn is all that a resample says of the mean.
+    # The values are few and repeat: how often each is drawn is all that a resample says about the mean.
     distinct, counts = np.unique(values, return_counts=True)
     drawn = np.random.default_rng(seed).multinomial(len(values), counts / len(values), RESAMPLES)
     low, high = np.percentile(drawn @ distinct / len(values), [2.5, 97.5])
@@ -82,7 +82,7 @@ def bootstrap(
 def exit_table(outputs: list[Outputs]) -> pd.DataFrame:
     """Each exit for itself: accuracy with its Wilson interval, MACs in millions, calibration error, and overthinking.
 
-    ``lost`` is the share of images that this exit answers rightly and the final exit wrongly, ``gained`` the reverse, both with
+    ``lost`` is the share of images that this exit answers correctly and the final exit wrongly, ``gained`` the reverse, both with
     Wilson intervals.
     """
     rows = []
@@ -109,7 +109,7 @@ def threshold_table(outputs: list[Outputs]) -> pd.DataFrame:
 
 
 def leaving_table(outputs: list[Outputs], thresholds: list[float]) -> pd.DataFrame:
-    """Where images leave: for each threshold and exit the share that leaves there, and how many of those are answered rightly.
+    """Where images leave: for each threshold and exit the share that leaves there, and how many of those are answered correctly.
 
     ``exit`` 0 stands for images that no exit was confident of; the most confident one answers them, at full cost.
     """
@@ -133,7 +133,7 @@ def leaving_places(mechanism: Mechanism, answers: Answers) -> Tensor:
 
 
 def confidence(outputs: Outputs, threshold: float) -> dict[str, float]:
-    """Of a network as deployed: its accuracy, and on the images that it classifies rightly its mean confidence and margin.
+    """Of a network as deployed: its accuracy, and on the images that it classifies correctly its mean confidence and margin.
 
     The margin is the difference between the two largest softmax probabilities of the exit that answers.
     """
@@ -169,7 +169,7 @@ def transfer_rates(records: pd.DataFrame) -> pd.DataFrame:
 
     ``model`` and ``kind`` are those of the source, ``target_model`` and ``target_kind`` those of the target.
 
-    A rate counts the images that source and target both classify rightly as deployed when clean.
+    A rate counts the images that source and target both classify correctly as deployed when clean.
 
     Raises:
         ResultsError: a pair without such an image.
@@ -180,7 +180,7 @@ def transfer_rates(records: pd.DataFrame) -> pd.DataFrame:
         counts = clean[record.source] & clean[record.target]
         n, fooled = counts.sum(), (counts & ~record.correct).sum()
         if n == 0:
-            raise ResultsError(f"{record.source} and {record.target} classify no image rightly in common")
+            raise ResultsError(f"{record.source} and {record.target} classify no image correctly in common")
         low, high = wilson(fooled, n)
         target = Network.parse(record.target)
         about = (*Network.parse(record.source).parts, target.model, target.kind, record.attack, record.loss, record.eps_255)
@@ -192,7 +192,7 @@ def transfer_rates(records: pd.DataFrame) -> pd.DataFrame:
 def direction_differences(records: pd.DataFrame) -> pd.DataFrame:
     """C1, cell by cell: rate(DyNN -> SDNN) - rate(SDNN -> DyNN) for each dataset, model, kind of DyNN, attack, its loss and radius.
 
-    Both rates are on the images that both networks classify rightly as deployed; the difference has a bootstrap interval over
+    Both rates are on the images that both networks classify correctly as deployed; the difference has a bootstrap interval over
     images and the p value of an exact McNemar test. Column ``per_image`` holds ``[images]`` differences, -1, 0 or 1, and NaN
     where an image does not count.
     """
@@ -255,7 +255,7 @@ def robustness_table(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def clean_masks(records: pd.DataFrame) -> dict[str, np.ndarray]:
-    """For each network the mask of clean images that it classifies rightly as deployed."""
+    """For each network the mask of clean images that it classifies correctly as deployed."""
     rows = records[records.loss == "none"]
     return dict(zip(rows.target, rows.correct, strict=True))
 

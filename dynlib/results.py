@@ -159,7 +159,7 @@ def _ratios(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 class Outputs(NamedTuple):
-    """What a network's exits say of test images: ``logits`` ``[exits, n, classes]``, ``labels`` ``[n]``, ``macs`` ``[exits]``.
+    """what a network's exits say about test images: ``logits`` ``[exits, n, classes]``, ``labels`` ``[n]``, ``macs`` ``[exits]``.
 
     The logits are as stored: exact log-probabilities of the likeliest classes, see ``dynlib.packing``.
     """
@@ -190,7 +190,7 @@ def read_outputs(profile: str) -> list[Outputs]:
 
 
 def read_exit_design(profile: str, experiment: str = "exit_design") -> dict[Setting, Pairs]:
-    """By attack and radius, then static source and dynamic target: what the target's exits say of the examples made on the source.
+    """By attack and radius, then static source and dynamic target: what the target's exits predict for the source's examples.
 
     The targets of ``retrained`` are networks that were trained for their design; there attack ``"none"`` stands for clean images.
 

@@ -1,7 +1,7 @@
 """RQ3: what the Early Attack reaches, from the records of ``experiments.rq3``.
 
-An image counts where the clean one is answered rightly by the network as deployed and by its final exit. The *surface* is the share
-of those on which an attack makes the network as deployed err while its final exit does not: what no static network is open to.
+An image counts where the clean one is classified correctly by the network as deployed and by its final exit. The *surface* is the
+share on which an attack makes the network as deployed err while its final exit does not: what no static network is open to.
 """
 
 import numpy as np
@@ -51,7 +51,7 @@ def published_table(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def transfer_table(records: pd.DataFrame) -> pd.DataFrame:
-    """Each attack on each network, against what that network's own final exit says of the clean image.
+    """Each attack on each network, against what that network's own final exit says about the clean image.
 
     Counted are images on which the clean target as deployed agrees with its final exit. ``strict`` and ``surface`` have Wilson
     intervals; ``lost`` is the share of all images that change the final exit's answer, the only number of a static target.
@@ -88,7 +88,7 @@ def surface_gains(records: pd.DataFrame, eps_255: int, loss: str) -> pd.DataFram
 def design_table(records: pd.DataFrame) -> pd.DataFrame:
     """Each design against an attacker who knows it, in the form of ``design.space``, with the network and the radius.
 
-    ``clean`` holds, per image ``[n]``, whether the clean image is answered rightly; ``robust`` whether the attack on it fails, NaN
+    ``clean``: per image ``[n]``, whether the clean image is answered correctly; ``robust`` whether the attack on it fails, NaN
     where the image does not count; ``mmacs`` is the mean cost on clean images, in millions. Exits count from 0.
     """
     rows = []

@@ -1,4 +1,4 @@
-"""What a reader takes away: the records of the claims, how their verdicts hang on the reading, the figures' index, the citation."""
+"""What a reader takes away: the claims, how their verdicts depend on the reading, the figures' index, the citation."""
 
 import io
 import re
@@ -123,7 +123,7 @@ def drawn(notebook: str, figure: str) -> pd.DataFrame:
 
 
 def test_what_is_said_of_the_published_attack_is_so():
-    """What notebook 4 says of the weight of the final exit, on CIFAR-10."""
+    """What notebook 4 says about the weight of the final exit, on CIFAR-10."""
     table = drawn("04_early_attack", "fig4a_published").query("dataset == 'cifar10'").set_index("model")
     small, one, large = table[table.alpha <= 0.01], table[table.alpha == 1], table[table.alpha > 1]
     assert small.kept.max() == 0
@@ -136,7 +136,7 @@ def test_what_is_said_of_the_published_attack_is_so():
 
 
 def test_what_is_said_of_the_objectives_is_so():
-    """What notebook 4 says of exits weighted by their confidence."""
+    """What notebook 4 says about exits weighted by their confidence."""
     table = drawn("04_early_attack", "fig4c_ablation").query("goal == 'deployed'")
     equal, confidence = (
         table[table.loss == f"early=log-probability/{weighting}"].set_index(["dataset", "model"])
@@ -149,7 +149,7 @@ def test_what_is_said_of_the_objectives_is_so():
 
 
 def test_what_is_said_of_cost_is_so():
-    """That C2 hangs on the data: every cell of CIFAR-10 is on the claim's side, none of CIFAR-100."""
+    """That C2 depends on the data: every cell of CIFAR-10 is on the claim's side, none of CIFAR-100."""
     table = drawn("02_efficiency", "fig2c_cost_ratio")
     taken = table[table.loss == "taken"].set_index("dataset").log_ratio
     assert taken["cifar10"].max() < 0 < taken["cifar100"].min()

@@ -30,7 +30,7 @@ def renew(path: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         executed = Path(scratch) / path.name
         execute(path, executed)
-        # How a cell's prints are cut into outputs hangs on the moment.
+        # How a cell's prints are cut into outputs depends on the moment.
         notebook, _ = CoalesceStreamsPreprocessor(enabled=True).preprocess(nbformat.read(executed, as_version=4), {})
         notebook.metadata.pop("widgets", None)
         for cell in notebook.cells:

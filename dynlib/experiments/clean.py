@@ -16,7 +16,7 @@ from dynlib.packing import pack
 
 @torch.no_grad()
 def outputs(network: str, targets: list[str], *, n_images: int, device: str) -> dict[str, Tensor]:
-    """What every exit of a network says of the first test images.
+    """what every exit of a network says about the first test images.
 
     Args:
         network: network id.

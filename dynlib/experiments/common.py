@@ -1,7 +1,7 @@
 """What the experiments share: the attacks of a profile, and what a network makes of images, as a record.
 
 Records are rows with one character per image, so they stay small and can be read by eye: ``correct`` 1 where the network as
-deployed answers rightly, ``final`` 1 where its final exit does, ``exit`` the exit that answers, ``depth`` the deepest one run.
+deployed answers correctly, ``final`` 1 where its final exit does, ``exit`` the exit that answers, ``depth`` the deepest one run.
 """
 
 import csv

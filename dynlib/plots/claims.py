@@ -1,4 +1,4 @@
-"""How the verdicts hang on their readings."""
+"""How the verdicts depend on their readings."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -27,7 +27,7 @@ AXES = {
 
 
 def sensitivity_strips(readings: pd.DataFrame) -> Figure:
-    """A strip for each claim, a line for each reading: pooled value, interval, what the rule says of it, and how many cells agree.
+    """A strip for each claim, a line for each reading: pooled value, interval, the rule's verdict, and how many cells agree.
 
     Args:
         readings: of ``sensitivity.readings``. Ratios are drawn on a logarithmic axis.

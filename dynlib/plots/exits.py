@@ -99,7 +99,7 @@ def leaving_bars(table: pd.DataFrame, by: str) -> Figure:
 
 
 def overthinking_bars(table: pd.DataFrame) -> Figure:
-    """Images that only one of an exit and the final exit answers rightly; rows of ``measures.exit_table`` of one kind."""
+    """Images that only one of an exit and the final exit answers correctly; rows of ``measures.exit_table`` of one kind."""
     thin = {"ls": "", "color": "black", "lw": 0.7, "capsize": 1.5}
 
     def draw(axes: Axes, cell: pd.DataFrame) -> None:

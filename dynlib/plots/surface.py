@@ -112,7 +112,7 @@ def two_attackers(table: pd.DataFrame) -> Figure:
 
     Args:
         table: rows of ``surface.design_factors`` with ``dataset``, ``model`` and ``transfer``, the share of the SDNN's examples
-            that the design answers rightly, with its interval.
+            that the design answers correctly, with its interval.
     """
 
     def draw(axes: Axes, cell: pd.DataFrame) -> None:

@@ -124,7 +124,7 @@ def backbone_panels(table: pd.DataFrame) -> Figure:
 
 
 def reading_panels(table: pd.DataFrame) -> Figure:
-    """How the difference hangs on the reading: a panel for each dataset and model, a curve for each loss.
+    """How the difference depends on the reading: a panel for each dataset and model, a curve for each loss.
 
     Args:
         table: rows of ``measures.readings`` of one attack, radius and kind of dynamic network.
