@@ -1,4 +1,4 @@
-"""What every exit says about a few images: the data behind the galleries."""
+"""What every exit predicts for a few images: the data behind the galleries."""
 
 from collections.abc import Iterable
 

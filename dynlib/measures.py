@@ -50,7 +50,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 def bootstrap_mean(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of the mean over images, of values ``[n]``."""
-    # The values are few and repeat: how often each is drawn is all that a resample says about the mean.
+    # The values are few and repeat: how often each is drawn is all that the mean depends on.
     distinct, counts = np.unique(values, return_counts=True)
     drawn = np.random.default_rng(seed).multinomial(len(values), counts / len(values), RESAMPLES)
     low, high = np.percentile(drawn @ distinct / len(values), [2.5, 97.5])

@@ -159,7 +159,7 @@ def _ratios(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 class Outputs(NamedTuple):
-    """what a network's exits say about test images: ``logits`` ``[exits, n, classes]``, ``labels`` ``[n]``, ``macs`` ``[exits]``.
+    """What a network's exits predict for test images: ``logits`` ``[exits, n, classes]``, ``labels`` ``[n]``, ``macs`` ``[exits]``.
 
     The logits are as stored: exact log-probabilities of the likeliest classes, see ``dynlib.packing``.
     """

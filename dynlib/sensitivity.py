@@ -2,7 +2,7 @@
 
 ``readings`` puts all claims together. Every function returns a row for each reading, the main one first: ``group`` says what
 differs from the main reading, ``reading`` how, ``value`` is pooled over the ``cells`` with its 95 % interval, ``above`` the number
-of cells on the claim's side, ``ruled`` what the rule says about the cells at hand, be they six or fewer.
+of cells on the claim's side, ``ruled`` the rule's verdict on the cells at hand, be they six or fewer.
 """
 
 from collections.abc import Callable, Iterable

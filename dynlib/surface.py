@@ -51,7 +51,7 @@ def published_table(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def transfer_table(records: pd.DataFrame) -> pd.DataFrame:
-    """Each attack on each network, against what that network's own final exit says about the clean image.
+    """Each attack on each network, against what that network's own final exit predicts for the clean image.
 
     Counted are images on which the clean target as deployed agrees with its final exit. ``strict`` and ``surface`` have Wilson
     intervals; ``lost`` is the share of all images that change the final exit's answer, the only number of a static target.

@@ -19,7 +19,7 @@ def own_labels(net, images):
 
 @pytest.fixture
 def batch(sample):
-    """A small network with three exits, images, and what its final exit says about them."""
+    """A small network with three exits, images, and what its final exit predicts for them."""
     net = small_network(3)
     return net, sample[0][:6], own_labels(net, sample[0][:6])
 

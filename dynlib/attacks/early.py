@@ -144,7 +144,7 @@ class EarlyPGD(PGD):
             raise ValueError(f"loss {self.loss!r} does not pursue the Early Attack's goal")
 
     def __call__(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> AttackResult:
-        """As for ``Attack``; the labels are what the final exit says about the images, else ValueError."""
+        """As for ``Attack``; the labels are what the final exit predicts for the images, else ValueError."""
         with evaluating(net):
             check_own(net, *check_batch(net, images, labels))
         return super().__call__(net, images, labels)
@@ -152,6 +152,6 @@ class EarlyPGD(PGD):
 
 @torch.no_grad()
 def check_own(net: MultiExitNetwork, images: Tensor, labels: Tensor) -> None:
-    """Raises ValueError where labels are not what the final exit says about the images."""
+    """Raises ValueError where labels are not what the final exit predicts for the images."""
     if not net(images)[-1].argmax(dim=-1).equal(labels):
-        raise ValueError("labels are not what the final exit says about these images")
+        raise ValueError("labels are not what the final exit predicts for these images")

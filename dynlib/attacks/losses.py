@@ -136,7 +136,7 @@ def early_objective(logits: Tensor, labels: Tensor, alpha: float, relu: bool = T
 
     Args:
         logits: ``[exits, batch, classes]``.
-        labels: what the final exit says about the clean images, ``[batch]``.
+        labels: what the final exit predicts for the clean images, ``[batch]``.
         alpha, relu, classes: as in ``EarlyAttack``.
     """
     p = logits.softmax(dim=-1)
@@ -148,7 +148,7 @@ def early_objective(logits: Tensor, labels: Tensor, alpha: float, relu: bool = T
 class TowardsEarly(Loss):
     """Base of what pursues the Early Attack's goal: early exits leave the label, the final exit keeps it.
 
-    Labels are what the final exit says about the clean images.
+    Labels are what the final exit predicts for the clean images.
     """
 
     def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:

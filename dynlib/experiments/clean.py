@@ -16,7 +16,7 @@ from dynlib.packing import pack
 
 @torch.no_grad()
 def outputs(network: str, targets: list[str], *, n_images: int, device: str) -> dict[str, Tensor]:
-    """what every exit of a network says about the first test images.
+    """What every exit of a network predicts for the first test images.
 
     Args:
         network: network id.

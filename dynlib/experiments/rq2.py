@@ -12,7 +12,7 @@ from dynlib.progress import progress
 def exit_design(
     source: str, targets: list[str], *, n_images: int, attacks: list[dict], seed: int, device: str
 ) -> dict[str, Tensor]:
-    """RQ2: what every exit of dynamic networks says about examples made on a static one, for any design to be read from.
+    """RQ2: what every exit of dynamic networks predicts for examples made on a static one, for any design to be read from.
 
     Args:
         source, targets, n_images, seed, device: as for ``transferability``.
@@ -37,7 +37,7 @@ def exit_design(
 
 
 def retrained(source: str, targets: list[str], *, n_images: int, attacks: list[dict], seed: int, device: str) -> dict[str, Tensor]:
-    """RQ2: the same for networks that were trained for their design, and as attack ``"none"`` what they say about clean images.
+    """RQ2: the same for networks that were trained for their design, and as attack ``"none"`` what they predict for clean images.
 
     Arguments, result and errors as for ``exit_design``.
     """

@@ -1,6 +1,6 @@
 """RQ3: the Early Attack, what it opens beyond other attacks, on whom else it works, and which designs withstand it.
 
-Everything is measured against what a network's own final exit says about the clean image: ``kept`` 1 where the final exit still
+Everything is measured against what a network's own final exit predicts for the clean image: ``kept`` 1 where the final exit still
 says it, ``deployed`` 1 where the network as deployed does, ``flipped`` the number of early exits that do not.
 """
 
@@ -189,7 +189,7 @@ def _in_batches(attack: AnyAttack, net: MultiExitNetwork, images: Tensor, labels
 
 @torch.no_grad()
 def _kept(net: MultiExitNetwork, images: Tensor, own: Tensor, mechanism: Mechanism) -> Record:
-    """What is left of what the network's final exit said about the clean images."""
+    """What is left of what the network's final exit predicted for the clean images."""
     logits = torch.cat([net(x) for x in images.split(BATCH)], dim=1)
     answers, decision = logits.argmax(dim=-1), mechanism.decide(Answers.of(logits), net.macs)
     columns = {"flipped": (answers[:-1] != own).sum(dim=0), "kept": answers[-1] == own, "deployed": decision.label == own}

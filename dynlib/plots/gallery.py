@@ -1,4 +1,4 @@
-"""Pictures, and what each classifier says about them."""
+"""Pictures, and what each classifier predicts for them."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -11,7 +11,7 @@ from dynlib.figures import PAGE
 
 
 def exit_gallery(pictures: dict[str, Tensor], answers: pd.DataFrame, classes: tuple[str, ...]) -> Figure:
-    """Versions of some images side by side, and beside them what each classifier says about those that it was asked about.
+    """Versions of some images side by side, and beside them what each classifier predicts for those that it was asked about.
 
     Args:
         pictures: for each version its images ``[n, 3, 32, 32]`` in [0, 1].
