@@ -177,9 +177,9 @@ def test_bad_settings(settings, message):
 
 def test_bad_inputs(batch):
     net, images, labels = batch
-    with pytest.raises(ValueError, match="not what the final exit says"):
+    with pytest.raises(ValueError, match="not what the final exit predicts"):
         EarlyAttack(iterations=1)(net, images, (labels + 1) % 10)
-    with pytest.raises(ValueError, match="not what the final exit says"):
+    with pytest.raises(ValueError, match="not what the final exit predicts"):
         EarlyPGD()(net, images, (labels + 1) % 10)
     with pytest.raises(ValueError, match="unknown goal 'all'"):
         EarlyPGD(goal="all")
