@@ -5,7 +5,7 @@ from importlib import import_module
 
 COMMANDS = {
     "data": "dynlib.data",
-    "train": "dynlib.networks.training",
+    "train": "dynlib.networks.queue",
     "cards": "dynlib.networks.checkpoints",
     "check-networks": "dynlib.networks.check",
     "measure": "dynlib.experiments.command",

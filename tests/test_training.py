@@ -14,8 +14,9 @@ from dynlib.networks import checkpoints, recipes, training
 from dynlib.networks.checkpoints import CheckpointError
 from dynlib.networks.identity import Network
 from dynlib.networks.optimisers import Muon, optimiser, orthogonal
+from dynlib.networks.queue import lacking, read_queue, train_queue
 from dynlib.networks.recipes import linear, stepwise
-from dynlib.networks.training import Training, TrainingError, augment, joint_loss, lacking, read_queue, train_queue
+from dynlib.networks.training import Training, TrainingError, augment, joint_loss
 
 
 @pytest.fixture

@@ -10,9 +10,12 @@ from dynlib.mechanisms.base import Answers, Mechanism
 FALL_BACKS = ("most_confident", "final")
 
 
-def check_fall_back(name: str) -> None:
-    if name not in FALL_BACKS:
-        raise ValueError(f"unknown fall-back {name!r}: choose one of {', '.join(FALL_BACKS)}")
+def check_rule(threshold: float, fall_back_to: str) -> None:
+    """Raises ValueError for a threshold out of range, or an unknown fall-back."""
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold {threshold} is outside (0, 1)")
+    if fall_back_to not in FALL_BACKS:
+        raise ValueError(f"unknown fall-back {fall_back_to!r}: choose one of {', '.join(FALL_BACKS)}")
 
 
 def falls_back(name: str, sureness: Tensor) -> Tensor:
@@ -36,9 +39,7 @@ class ConfidenceExit(Mechanism):
     fall_back_to: str = "most_confident"
 
     def __post_init__(self):
-        if not 0 < self.threshold < 1:
-            raise ValueError(f"threshold {self.threshold} is outside (0, 1)")
-        check_fall_back(self.fall_back_to)
+        check_rule(self.threshold, self.fall_back_to)
 
     def leaves(self, seen: Answers) -> Tensor:
         return seen.confidence[-1] >= self.threshold

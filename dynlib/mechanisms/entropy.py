@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dynlib.mechanisms.base import Answers, Mechanism
-from dynlib.mechanisms.confidence import check_fall_back, falls_back
+from dynlib.mechanisms.confidence import check_rule, falls_back
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,7 @@ class EntropyExit(Mechanism):
     fall_back_to: str = "final"
 
     def __post_init__(self):
-        if not 0 < self.threshold < 1:
-            raise ValueError(f"threshold {self.threshold} is outside (0, 1)")
-        check_fall_back(self.fall_back_to)
+        check_rule(self.threshold, self.fall_back_to)
 
     def leaves(self, seen: Answers) -> Tensor:
         return seen.entropy[-1] <= self.threshold
