@@ -16,6 +16,7 @@ import yaml
 from dynlib.experiments import EXPERIMENTS, RESTARTS
 from dynlib.files import ROOT
 from workflow import run
+from workflow.notebook import publish
 from workflow.run import ProfileError, load_profile
 
 NOTEBOOK = ROOT / "notebooks" / "01_transferability.ipynb"
@@ -253,3 +254,15 @@ def test_failure_keeps_the_old_results_and_says_why(house):
     assert run.returncode != 0
     assert "cifar10-resnet56-dynn.safetensors is damaged" in out + err, err
     assert old.read_text() == "the old results\n"
+
+
+def test_how_prints_are_cut_leaves_no_trace(tmp_path):
+    """A slow moment of the machine cuts one cell's prints into several outputs."""
+    published = []
+    for number, texts in enumerate((["one\n", "\n", "two\n"], ["one\n\ntwo\n"])):
+        outputs = [nbformat.v4.new_output("stream", name="stdout", text=text) for text in texts]
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print()", id="only", outputs=outputs)])
+        nbformat.write(notebook, tmp_path / f"{number}.ipynb")
+        publish(tmp_path / f"{number}.ipynb", target := tmp_path / f"published-{number}.ipynb")
+        published.append(target.read_bytes())
+    assert published[0] == published[1]

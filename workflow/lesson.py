@@ -7,7 +7,6 @@ from copy import deepcopy
 from pathlib import Path
 
 import nbformat
-from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
 from dynlib.files import ROOT, atomic
@@ -30,8 +29,7 @@ def renew(path: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         executed = Path(scratch) / path.name
         execute(path, executed)
-        # How a cell's prints are cut into outputs depends on the moment.
-        notebook, _ = CoalesceStreamsPreprocessor(enabled=True).preprocess(nbformat.read(executed, as_version=4), {})
+        notebook = nbformat.read(executed, as_version=4)
         notebook.metadata.pop("widgets", None)
         for cell in notebook.cells:
             if cell.cell_type == "code" and any(

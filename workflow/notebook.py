@@ -12,6 +12,7 @@ import papermill
 from ipykernel.kernelspec import RESOURCES, get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 
 from dynlib.files import PUBLISHED, RESULTS, ROOT, atomic
 from workflow.environment import clean
@@ -53,7 +54,8 @@ def source_digest(path: Path) -> str:
 
 def publish(executed: Path, target: Path) -> None:
     """Put the outputs of a run into the notebook itself, without papermill's record of when it ran."""
-    notebook = nbformat.read(executed, as_version=4)
+    # How a cell's prints are cut into outputs depends on the moment.
+    notebook, _ = CoalesceStreamsPreprocessor(enabled=True).preprocess(nbformat.read(executed, as_version=4), {})
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
