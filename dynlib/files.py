@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "checkpoints"
 RESULTS = ROOT / "results"
 FIGURES = ROOT / "figures"
+PROFILES = ROOT / "workflow" / "profiles"
 DENIED = "may not be read: permission denied"  # what readers say about a file that is none the worse for it
 COMMITTED = ("paper", "overnight", "quick")  # profiles whose results and figures are committed, the largest first
 PUBLISHED = "quick"  # the one whose outputs the notebooks carry
@@ -43,8 +44,23 @@ def sha256(path: Path) -> str:
 
 @cache
 def code_version() -> str:
-    """A digest of dynlib's sources, whatever their line endings: it names the code that ran, committed or not."""
-    digest = hashlib.sha256()
-    for path in sorted((ROOT / "dynlib").rglob("*.py")):
+    """A digest of the sources that records depend on, whatever their line endings: it names the code that ran, committed or not."""
+    digest, package = hashlib.sha256(), ROOT / "dynlib"
+    makes = [package / "craft.py", package / "data.py", package / "datasets.py"]
+    makes += [path for folder in ("attacks", "mechanisms", "networks") for path in (package / folder).rglob("*.py")]
+    for path in sorted(makes):
         digest.update(path.name.encode() + path.read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()[:12]
+
+
+def home(run: str) -> Path:
+    """Where a run keeps its ``results``, ``figures`` and ``notebooks``.
+
+    What is published lies at the top and is committed. Whatever else is run has a folder of its own below ``runs``.
+    """
+    return ROOT if run == PUBLISHED else ROOT / "runs" / run
+
+
+def profile_of(run: str) -> str:
+    """The profile of a run. Its runs have the profile's name, but for ``"rerun"``, which measures ``"published"`` anew."""
+    return PUBLISHED if run == RERUN else run

@@ -6,23 +6,22 @@ A campaign crafts examples on a source network and shows them to targets. Two Pa
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dynlib.data import DIGESTS
 from dynlib.files import CHECKPOINTS, atomic
+from dynlib.mechanisms.base import STEPS
 from dynlib.networks.checkpoints import CheckpointError, read_card
 from dynlib.networks.identity import Network
 
 # How sure an exit is: shares in [0, 1], stored in steps of 1/65535, which takes 7 bytes an exit and image in all.
 FIXED_POINT = ("confidence", "margin", "entropy")
-STEPS = 65535
 _NAME = pa.dictionary(pa.int16(), pa.string())
 
 
@@ -80,33 +79,45 @@ def path(folder: Path, kind: str, source: Network) -> Path:
     return folder / f"{source}.{kind}.parquet"
 
 
-def write(folder: Path, kind: str, source: Network, rows: Mapping[str, Any], about: dict[str, Any]) -> Path:
-    """Write the records of one source; a value of ``rows`` that is not an array or a list holds for all of them.
+def write(folder: Path, kind: str, source: Network, blocks: Iterable[Mapping[str, Any]], about: dict[str, Any]) -> Path:
+    """Write the records of one source: blocks of rows, each with all columns; a value that is not an array holds for all of them.
 
     Raises:
         RecordsError: a column too many or too few, a number that is not finite, or a share outside [0, 1].
     """
     schema, target = SCHEMAS[kind], path(folder, kind, source)
-    if wrong := set(rows) ^ set(schema.names):
-        raise RecordsError(f"{target}: column {min(wrong)!r} is {'unknown' if min(wrong) in rows else 'missing'}")
-    frame = pd.DataFrame(dict(rows), columns=schema.names)
-    for name in frame.select_dtypes("number"):
-        if not np.isfinite(frame[name]).all():
-            raise RecordsError(f"{target}: {name} is not finite")
-    for name in {*FIXED_POINT} & {*frame}:
-        if not frame[name].between(0, 1).all():
-            raise RecordsError(f"{target}: {name} is outside [0, 1]")
-        frame[name] = (frame[name] * STEPS).round().astype(np.uint16)
-    table = pa.Table.from_pandas(frame, schema, preserve_index=False).replace_schema_metadata({"about": json.dumps(about)})
+    table = pa.concat_tables([_table(rows, schema, target) for rows in blocks]).unify_dictionaries()
     with atomic(target) as temporary:
         repeated = [name for name in schema.names if name not in ("image", *FIXED_POINT)]
         encodings = {name: "BYTE_STREAM_SPLIT" for name in FIXED_POINT if name in schema.names} | {"image": "DELTA_BINARY_PACKED"}
-        pq.write_table(table, temporary, compression="zstd", use_dictionary=repeated, column_encoding=encodings)
+        described = table.replace_schema_metadata({"about": json.dumps(about)})
+        pq.write_table(described, temporary, compression="zstd", use_dictionary=repeated, column_encoding=encodings)
     return target
 
 
-def read(folder: Path, kind: str, expected: Mapping[str, Any]) -> pd.DataFrame:
-    """All records of a campaign; names are categories.
+def _table(rows: Mapping[str, Any], schema: pa.Schema, target: Path) -> pa.Table:
+    """One block."""
+    if wrong := set(rows) ^ set(schema.names):
+        raise RecordsError(f"{target}: column {min(wrong)!r} is {'unknown' if min(wrong) in rows else 'missing'}")
+    n, columns = max(np.size(value) for value in rows.values()), []
+    for field in schema:
+        value = np.broadcast_to(np.asarray(rows[field.name]), n)
+        if field.type == _NAME:
+            names, codes = np.unique(value, return_inverse=True)
+            columns.append(pa.DictionaryArray.from_arrays(codes.astype(np.int16), names.tolist()))
+            continue
+        if not np.isfinite(value).all():
+            raise RecordsError(f"{target}: {field.name} is not finite")
+        if field.name in FIXED_POINT:
+            if not ((value >= 0) & (value <= 1)).all():
+                raise RecordsError(f"{target}: {field.name} is outside [0, 1]")
+            value = (value.astype(np.float64) * STEPS).round()
+        columns.append(pa.array(value.astype(field.type.to_pandas_dtype()), field.type))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def read(folder: Path, kind: str, expected: Mapping[str, Any]) -> Iterator[tuple[Path, pa.Table]]:
+    """The records of a campaign, source by source, in the order of tables and figures; names are dictionaries.
 
     Args:
         folder: of the campaign.
@@ -115,20 +126,17 @@ def read(folder: Path, kind: str, expected: Mapping[str, Any]) -> pd.DataFrame:
     Raises:
         RecordsError: nothing there, a damaged file, or one of another schema, profile, settings, weights or data; named.
     """
-    files = sorted(folder.glob(f"*.{kind}.parquet"))
+    files = sorted(folder.glob(f"*.{kind}.parquet"), key=lambda file: Network.parse(file.name.split(".")[0]).rank)
     if not files:
         raise RecordsError(f"{folder} holds no {kind}")
-    tables, first = [], None
+    first = about(files[0])
     for file in files:
-        table, about = _read(file, kind)
-        first = first or about
+        table, stands_on = _read(file, kind)
         for key, value in [*((key, first.get(key)) for key in SHARED), *expected.items()]:
-            if about.get(key) != value:
+            if stands_on.get(key) != value:
                 raise RecordsError(f"{file} is of another {key} than {'asked for' if key in expected else files[0].name}")
-        _check_networks(file, about)
-        tables.append(table)
-    frame = pa.concat_tables(tables).unify_dictionaries().to_pandas()
-    return frame.assign(**{name: (frame[name] / STEPS).astype(np.float32) for name in FIXED_POINT if name in frame})
+        _check_networks(file, stands_on)
+        yield file, table
 
 
 def about(file: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Attacks on multi-exit networks, one a file. Images lie in [0, 1]; settings are keyword-only."""
 
 from dynlib.attacks.base import Attack, AttackResult, Iterative
+from dynlib.attacks.clean import Clean
 from dynlib.attacks.cw import CarliniWagner
 from dynlib.attacks.dimifgsm import DIMIFGSM
 from dynlib.attacks.early import EarlyAttack, EarlyPGD
@@ -11,7 +12,12 @@ from dynlib.attacks.losses import LOSSES
 from dynlib.attacks.mifgsm import MIFGSM
 from dynlib.attacks.pgd import PGD
 
-ATTACKS: dict[str, type[Attack | CarliniWagner]] = {attack.name: attack for attack in (FGSM, PGD, MIFGSM, DIMIFGSM, CarliniWagner)}
+AnyAttack = Attack | CarliniWagner | Clean | EarlyAttack | External
+# By name, as profiles and records call them; another attack is one more entry.
+ATTACKS: dict[str, type[AnyAttack]] = {
+    attack.name: attack
+    for attack in (Clean, FGSM, PGD, MIFGSM, DIMIFGSM, CarliniWagner, EarlyPGD, EarlyAttack, Foolbox, AutoAttack)
+}
 
 __all__ = [
     "ATTACKS",
@@ -21,10 +27,12 @@ __all__ = [
     "LOSSES",
     "MIFGSM",
     "PGD",
+    "AnyAttack",
     "Attack",
     "AttackResult",
     "AutoAttack",
     "CarliniWagner",
+    "Clean",
     "EarlyAttack",
     "EarlyPGD",
     "External",

@@ -46,6 +46,8 @@ class Attack:
         early_stop: whether an image leaves the batch, and is not started again, once it reaches the goal. Between steps only the
             exits that the loss runs are looked at, so that the check costs nothing. A loss at a shallow exit therefore does not
             notice an error at a deeper one: such images go on to the last step. ``reached`` of the result is always exact.
+        asks: with ``early_stop``, whether the network as deployed is asked before each step where those exits do not tell its
+            answer. It goes on from them, and what it runs is counted. For the goal ``"misclassify"``.
         seed: an integer of any kind, for the random numbers. Each image has its own stream, derived from its content.
     Raises:
         ValueError: a setting out of range.
@@ -61,9 +63,11 @@ class Attack:
     goal: str = "misclassify"
     restarts: int = 1
     early_stop: bool = False
+    asks: bool = False
     seed: int = 0
 
     steps: ClassVar[int] = 1
+    own_labels: ClassVar[bool] = False  # whether the labels are the final exit's own answers, not the true ones
 
     def __post_init__(self):
         if not 0 < self.eps <= 1:
@@ -78,6 +82,8 @@ class Attack:
             raise ValueError(f"restarts {self.restarts}: {self.name} draws nothing at random here, so they would all be the same")
         get_loss(self.loss)
         get_goal(self.goal)
+        if self.asks and not (self.early_stop and self.goal == "misclassify"):
+            raise ValueError("asks: only an attack that stops early, with the goal 'misclassify', has a question to ask")
         object.__setattr__(self, "seed", checked_seed(self.seed))
 
     # The hooks.
@@ -109,13 +115,22 @@ class Attack:
     def project(self, adversarial: Tensor, images: Tensor) -> Tensor:
         return (images + (adversarial - images).clamp(-self.eps, self.eps)).clamp(0, 1)
 
-    def stops(self, logits: Tensor, labels: Tensor, complete: bool) -> Tensor:
-        """Images that are done, bool ``[batch]``, seen by the exits run; ``complete`` says whether that is all of them."""
-        goal = get_goal(self.goal)
+    def stops(self, net: MultiExitNetwork, features: Tensor, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Images that are done, bool ``[batch]``, and the MACs spent on asking, int64 ``[batch]``.
+
+        ``logits`` ``[depth + 1, batch, classes]`` are of the exits that were run, ``features`` of the last of them.
+        """
+        goal, complete, asked = get_goal(self.goal), len(logits) == net.n_exits, torch.zeros_like(labels)
         if not self.early_stop or (goal.needs_all_exits and not complete):
-            return torch.zeros_like(labels, dtype=torch.bool)
-        _, left = self.mechanism.answering(Answers.of(logits))
-        return (left | complete) & goal.reached(logits, labels, self.mechanism)
+            return torch.zeros_like(labels, dtype=torch.bool), asked
+        seen = Answers.of(logits)
+        _, left = self.mechanism.answering(seen)
+        done = (left | complete) & goal.reached(logits, labels, self.mechanism)
+        if self.asks and not complete and not left.all():
+            decision = self.mechanism.resume(net, features[~left], seen.images(~left))
+            done[~left] = decision.label != labels[~left]
+            asked[~left] = decision.cost - net.macs.to(labels.device)[len(logits) - 1]
+        return done, asked
 
     def __call__(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> AttackResult:
         """Attack a batch.
@@ -157,8 +172,8 @@ class Attack:
         steps, pulled = torch.zeros_like(labels), torch.zeros_like(labels, dtype=torch.bool)
         active = torch.arange(len(images), device=images.device)
         for step in range(self.steps):
-            gradient, done = self._gradient(net, adversarial[active], labels[active], depth[active], loss, step)
-            macs[active] += pass_macs[active]
+            gradient, done, asked = self._gradient(net, adversarial[active], labels[active], depth[active], loss, step)
+            macs[active] += pass_macs[active] + asked
             active, gradient = active[~done], gradient[~done]
             if len(active) == 0:
                 break
@@ -170,19 +185,26 @@ class Attack:
 
     def _gradient(
         self, net: MultiExitNetwork, x: Tensor, labels: Tensor, depth: Tensor, loss: Loss, step: int
-    ) -> tuple[Tensor, Tensor]:
-        """The loss's gradient, and which images are done. Images of one depth go together, so that no pass runs too deep."""
-        gradient, done = torch.empty_like(x), torch.empty_like(labels, dtype=torch.bool)
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss's gradient, which images are done, and the MACs of asking that.
+
+        Images of one depth go together, so that no pass runs too deep.
+        """
+        gradient, done, asked = torch.empty_like(x), torch.empty_like(labels, dtype=torch.bool), torch.zeros_like(labels)
         for d in depth.unique().tolist():
             group = depth == d
             with torch.enable_grad():
                 inputs = x[group].detach().requires_grad_()
-                logits = net(self.view(inputs, step), d)
+                features, each = self.view(inputs, step), []
+                for k in range(d + 1):
+                    features = net.segment(k, features)
+                    each.append(net.classify(k, features))
+                logits = torch.stack(each)
                 value = loss(logits, labels[group], self.mechanism)
                 (gradient[group],) = torch.autograd.grad(value.sum(), inputs)
             check_finite(logits=logits, loss=value, gradient=gradient[group])
-            done[group] = self.stops(logits.detach(), labels[group], complete=d == net.n_exits - 1)
-        return gradient, done
+            done[group], asked[group] = self.stops(net, features.detach(), logits.detach(), labels[group])
+        return gradient, done, asked
 
     def _best(self, net: MultiExitNetwork, labels: Tensor, runs: list) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of several runs, each image's with the highest mean cross-entropy; all of them are paid for."""

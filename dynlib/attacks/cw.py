@@ -38,6 +38,7 @@ class CarliniWagner:
     eps: ClassVar[int] = 0  # no ball
     seed: ClassVar[int] = 0  # nothing is drawn
     goal: ClassVar[str] = "misclassify"  # what is reported
+    own_labels: ClassVar[bool] = False
 
     loss: str = "average"
     confidence: float = 0.0

@@ -43,7 +43,9 @@ class EarlyAttack:
         ValueError: a setting out of range.
     """
 
+    name, display, marker = "early_attack", "Early Attack", "P"
     goal: ClassVar[str] = "strict"
+    own_labels: ClassVar[bool] = True
 
     alpha: float = 1.0
     c: float = 50.0
@@ -133,6 +135,7 @@ class EarlyPGD(PGD):
     """
 
     name, display, marker = "early_pgd", "Early PGD", "*"
+    own_labels = True
 
     loss: str = "early=log-probability/equal"
     goal: str = "open_surface"

@@ -51,6 +51,7 @@ class External:
     display: ClassVar[str]
     marker: ClassVar[str]
     goal: ClassVar[str] = "misclassify"
+    own_labels: ClassVar[bool] = False
 
     eps: float = 8 / 255
     mechanism: Mechanism = field(default_factory=ConfidenceExit)

@@ -9,8 +9,12 @@ from dynlib.mechanisms.deployed import Deployed
 from dynlib.mechanisms.entropy import EntropyExit
 from dynlib.mechanisms.patience import PatienceExit
 
+# By name, as profiles and records call them; another mechanism is one more entry.
+MECHANISMS: dict[str, type[Mechanism]] = {m.name: m for m in (ConfidenceExit, EntropyExit, PatienceExit, ThresholdPerExit)}
+
 __all__ = [
     "FALL_BACKS",
+    "MECHANISMS",
     "Answers",
     "ConfidenceExit",
     "Decision",

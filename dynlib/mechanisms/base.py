@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from dynlib.networks.exits import MultiExitNetwork
+
+STEPS = 65535  # of a share of 1
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,8 @@ class Answers:
     """What exits answer: all that a mechanism may look at, ``[exits, n]`` each.
 
     ``label`` int64. In [0, 1], float32: ``confidence``, the largest softmax probability; ``margin``, that less the second largest;
-    ``entropy`` of the softmax, as a share of the largest possible one.
+    ``entropy`` of the softmax, as a share of the largest possible one. They are rounded to 65535ths, as records keep them, so that
+    a decision from records is the one that the network makes.
     """
 
     label: Tensor
@@ -37,7 +40,7 @@ class Answers:
         confidence, label = p.max(dim=-1)
         second = p.topk(2, dim=-1).values[..., 1]
         entropy = -torch.special.xlogy(p, p).sum(dim=-1) / math.log(p.shape[-1])
-        return cls(label, confidence, confidence - second, entropy.clamp(0, 1))
+        return cls(label, *(shares((x.clamp(0, 1) * STEPS).round()) for x in (confidence, confidence - second, entropy)))
 
     def __len__(self) -> int:
         return len(self.label)
@@ -56,6 +59,11 @@ class Answers:
         return type(self)(*(torch.cat(pair) for pair in pairs))
 
 
+def shares(steps: Tensor) -> Tensor:
+    """From whole numbers 0 to ``STEPS`` to shares in [0, 1], float32: the one way to do it, as thresholds are compared with them."""
+    return steps.float() / STEPS
+
+
 class Decision(NamedTuple):
     """What a dynamic network as deployed does with each image; int64 ``[n]`` each.
 
@@ -68,7 +76,12 @@ class Decision(NamedTuple):
 
 
 class Mechanism:
-    """Base of all exit mechanisms: an image leaves at the first exit that says so, else ``fall_back`` chooses among all exits."""
+    """Base of all exit mechanisms: an image leaves at the first exit that says so, else ``fall_back`` chooses among all exits.
+
+    ``name`` is what profiles and records call it.
+    """
+
+    name: ClassVar[str]
 
     def leaves(self, seen: Answers) -> Tensor:
         """Which images leave at the last exit of ``seen``, which holds the exits seen so far: bool ``[n]``."""
@@ -123,9 +136,20 @@ class Mechanism:
         """
         check_images(images)
         self.check(net.n_exits)
-        waiting, features, last = torch.arange(len(images), device=images.device), images, net.n_exits - 1
-        seen, order, decisions = None, [], []
-        for k in range(net.n_exits):
+        return self.resume(net, images, None)
+
+    @torch.no_grad()
+    def resume(self, net: MultiExitNetwork, features: Tensor, seen: Answers | None) -> Decision:
+        """The decisions on images that no exit has let go so far, and nothing computed twice.
+
+        Args:
+            net: in evaluation mode.
+            features: of the last exit that was seen, ``[n, ...]``; the images where there was none.
+            seen: the answers of the exits seen.
+        """
+        waiting, last = torch.arange(len(features), device=features.device), net.n_exits - 1
+        order, decisions = [], []
+        for k in range(len(seen) if seen else 0, net.n_exits):
             features = net.segment(k, features)
             now = Answers.of(net.classify(k, features)[None])
             seen = now if seen is None else seen.joined(now)

@@ -35,6 +35,8 @@ class ConfidenceExit(Mechanism):
         ValueError: threshold out of range, or unknown fall-back.
     """
 
+    name = "confidence"
+
     threshold: float = 0.9
     fall_back_to: str = "most_confident"
 
@@ -57,6 +59,8 @@ class ThresholdPerExit(Mechanism):
     Raises:
         ValueError: a threshold out of range; on use, another number of them than the network has early exits.
     """
+
+    name = "thresholds"
 
     thresholds: tuple[float, ...]
 

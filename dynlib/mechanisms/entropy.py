@@ -19,6 +19,8 @@ class EntropyExit(Mechanism):
         ValueError: threshold out of range, or unknown fall-back.
     """
 
+    name = "entropy"
+
     threshold: float
     fall_back_to: str = "final"
 

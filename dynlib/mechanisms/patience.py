@@ -19,11 +19,13 @@ class PatienceExit(Mechanism):
         ValueError: patience below 1.
     """
 
+    name = "patience"
+
     patience: int
 
     def __post_init__(self):
-        if self.patience < 1:
-            raise ValueError(f"patience {self.patience}: need at least 1")
+        if not isinstance(self.patience, int) or self.patience < 1:
+            raise ValueError(f"patience {self.patience}: need a whole number from 1")
 
     def leaves(self, seen: Answers) -> Tensor:
         if len(seen) <= self.patience:

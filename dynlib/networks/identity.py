@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 from dynlib.data import DATASET_NAMES
 from dynlib.networks.backbones import MODELS
 
-# Which of a model's usual early exits a network has, of n, from 0.
+# Choices of a model's usual early exits, of n, from 0; ``early_exits`` reads more of them.
 EXITS = {
     "none": lambda n: (),
     "all": lambda n: tuple(range(n)),
@@ -21,6 +21,31 @@ EXITS = {
     "late": lambda n: tuple(range(n // 2, n)),
     "sparse": lambda n: (0, n // 2),
 }
+
+
+def early_exits(choice: str, n: int) -> tuple[int, ...]:
+    """Which of ``n`` early exits a choice keeps, from 0, increasing.
+
+    A choice is a name in ``EXITS``; ``"from3"``, the third exit and all behind it; ``"spread2"``, so many, spread evenly from the
+    first on; or numbers from 1, such as ``"2+4"``.
+
+    Raises:
+        ValueError: not a choice, or one that ``n`` exits do not allow.
+    """
+    if choice in EXITS:
+        return EXITS[choice](n)
+    if match := re.fullmatch(r"(from|spread)([1-9]\d*)", choice):
+        number = int(match[2])
+        kept = tuple(range(number - 1, n)) if match[1] == "from" else tuple(n * k // number for k in range(number))
+    elif re.fullmatch(r"[1-9]\d*(\+[1-9]\d*)*", choice):
+        kept, number = tuple(int(k) - 1 for k in choice.split("+")), 0
+    else:
+        raise ValueError(f"unknown exits {choice!r}: choose one of {', '.join(EXITS)}, from3, spread2 or 2+4")
+    if list(kept) != sorted({*kept} & {*range(n)}) or not kept or number > n:
+        raise ValueError(f"exits {choice!r}: there are {n} early exits, and they go in increasing order")
+    return kept
+
+
 # joint: backbone and exits at once. heads: the exits on the frozen backbone of the static network.
 TRAINED = {"joint": "dynn", "heads": "ic_only"}
 REGIMES = ("standard", "adversarial")
@@ -45,7 +70,7 @@ class Network:
     Args:
         dataset: name of a data set.
         model: name of a backbone in ``MODELS``.
-        exits: a choice in ``EXITS``; ``"none"`` is the static network.
+        exits: a choice, see ``early_exits``; ``"none"`` is the static network.
         trained: ``"joint"``, or ``"heads"`` on the frozen backbone of the static network.
         regime: ``"standard"`` or ``"adversarial"`` training.
         seed: of the training, at least 0.
@@ -61,10 +86,11 @@ class Network:
     seed: int = 0
 
     def __post_init__(self):
-        known = {"dataset": DATASET_NAMES, "model": MODELS, "exits": EXITS, "trained": TRAINED, "regime": REGIMES}
+        known = {"dataset": DATASET_NAMES, "model": MODELS, "trained": TRAINED, "regime": REGIMES}
         for name, names in known.items():
             if getattr(self, name) not in names:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(names)}")
+        early_exits(self.exits, len(MODELS[self.model].exit_after))
         if not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"training seed {self.seed!r}: need a whole number from 0")
         if self.is_static and self.trained == "heads":
@@ -81,7 +107,7 @@ class Network:
             return cls(dataset, model, "none", seed=seed)
         for trained, name in TRAINED.items():
             exits = "all" if kind == name else kind.removeprefix(f"{name}_")
-            if kind == name or (kind.startswith(f"{name}_") and exits in EXITS and exits not in ("all", "none")):
+            if kind == name or (kind.startswith(f"{name}_") and exits not in ("all", "none")):
                 return cls(dataset, model, exits, trained, seed=seed)
         raise ValueError(f"unknown kind {kind!r}: choose one of {', '.join(KINDS)}")
 
@@ -130,7 +156,7 @@ class Network:
     @property
     def exit_indices(self) -> tuple[int, ...]:
         """Which of the model's usual early exits it has, from 0."""
-        return EXITS[self.exits](len(MODELS[self.model].exit_after))
+        return early_exits(self.exits, len(MODELS[self.model].exit_after))
 
     @property
     def exit_after(self) -> tuple[int, ...]:
@@ -138,11 +164,12 @@ class Network:
         return tuple(MODELS[self.model].exit_after[k] for k in self.exit_indices)
 
     @property
-    def rank(self) -> tuple[int, ...]:
+    def rank(self) -> tuple:
         """Its place in the order of tables and figures: by data set, model, exits, training, regime and seed."""
-        orders = (DATASET_NAMES, MODELS, EXITS, TRAINED, REGIMES)
+        orders = (DATASET_NAMES, MODELS, [*EXITS, self.exits], TRAINED, REGIMES)
         names = (self.dataset, self.model, self.exits, self.trained, self.regime)
-        return (*(list(order).index(name) for order, name in zip(orders, names, strict=True)), self.seed)
+        places = [list(order).index(name) for order, name in zip(orders, names, strict=True)]
+        return (*places, self.seed, self.exits)
 
     @property
     def title(self) -> str:

@@ -1,0 +1,86 @@
+"""RQ1: what it costs to fool a network as deployed, by a walk in small steps, each of them paid for (C2)."""
+
+import numpy as np
+import pandas as pd
+
+from dynlib.analysis import stats
+from dynlib.analysis.measured import Records
+from dynlib.analysis.transfer import right_when_clean
+from dynlib.records import RecordsError
+
+SPENT = {"macs": "MACs", "steps": "gradient steps"}
+
+
+def walks(cost: Records, clean: Records, split: str = "test") -> pd.DataFrame:
+    """A row for each source and loss; per-image columns ``counts``, ``success``, ``steps``, ``macs`` and ``linf``, ``[n]`` each.
+
+    ``counts`` marks the images that all attacked networks of the cell classify correctly, so that they are compared on the same
+    ones; elsewhere the others are 0. ``steps`` and ``macs`` are everything that was spent on an image, in vain or not.
+
+    Raises:
+        RecordsError: the networks of a cell classify no image correctly in common.
+    """
+    right, table, found = right_when_clean(clean, split), cost.examples(split).join(cost.attacks[["loss"]], on="attack"), []
+    for source, loss, row in zip(table.source, table.loss, table.itertuples(), strict=True):
+        n = len(row.truth)
+        counts = np.logical_and.reduce([right[other][:n] for other in set(table.source) if other.cell == source.cell])
+        if not counts.any():
+            raise RecordsError(f"{cost.folder}: the networks of {source.cell} classify none of {n} images correctly in common")
+        columns = {name: np.where(counts, getattr(row, name), 0) for name in ("steps", "macs", "linf")}
+        found.append({"source": source, "loss": loss, "counts": counts, "success": row.reached & counts, **columns})
+    return pd.DataFrame(found)
+
+
+def per_success(walked: pd.DataFrame) -> pd.DataFrame:
+    """What each walk reaches and what a success costs.
+
+    ``success`` is the rate with its Wilson interval; ``macs`` and ``steps`` are all that was spent over the number of successes;
+    ``distance`` is the median L-infinity distance at which an image falls, in 255ths.
+    """
+    found = []
+    for row in walked.itertuples():
+        hits = row.success.sum()
+        success = dict(zip(("success", "low", "high"), stats.rate(row.success[row.counts]), strict=True))
+        spent = {name: getattr(row, name).sum() / hits if hits else np.inf for name in SPENT}
+        distance = 255 * np.median(row.linf[row.success]) if hits else np.nan
+        found.append({"source": row.source, "loss": row.loss, "n": row.counts.sum(), **success, **spent, "distance": distance})
+    return pd.DataFrame(found)
+
+
+def success_curves(walked: pd.DataFrame, points: int = 60) -> pd.DataFrame:
+    """The share of images that have fallen by the time that so many MACs have been spent on each of them, with Wilson intervals."""
+    found = []
+    for row in walked.itertuples():
+        spent, fallen = row.macs[row.counts], row.success[row.counts]
+        for macs in np.geomspace(spent.min(), spent.max(), points):
+            found.append((row.source, row.loss, len(spent), macs, *stats.rate(fallen & (spent <= macs))))
+    return pd.DataFrame(found, columns=["source", "loss", "n", "macs", "rate", "low", "high"])
+
+
+def ratios(walked: pd.DataFrame, spent: str = "macs") -> pd.DataFrame:
+    """C2: the cost of a success on the dynamic network over that on the static one of its cell, for each loss.
+
+    ``log_ratio`` has a 95 % bootstrap interval over images; ``columns`` ``[n, 4]`` are what ``log_ratio`` is computed from.
+    """
+    static, found = {row.source.cell: row for row in walked.itertuples() if row.source.is_static}, []
+    for row in walked.itertuples():
+        if row.source.is_static:
+            continue
+        other = static[row.source.cell]
+        columns = np.stack([getattr(row, spent), row.success, getattr(other, spent), other.success], axis=1).astype(float)
+        low, high = stats.bootstrap([("", columns)], log_ratio)
+        value = float(log_ratio(columns.sum(axis=0)))
+        found.append((row.source, row.loss, row.counts.sum(), value, low, high, columns))
+    return pd.DataFrame(found, columns=["network", "loss", "n", "log_ratio", "low", "high", "columns"])
+
+
+def log_ratio(sums: np.ndarray) -> np.ndarray:
+    """From sums ``[..., 4]`` over images: spent on and successes with the dynamic network, then the static one."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log(sums[..., 0] / sums[..., 1]) - np.log(sums[..., 2] / sums[..., 3])
+
+
+def cheapest_loss(cost: Records, clean: Records) -> str:
+    """The loss of C2's main reading: on validation images the one of lowest cost per success, on the geometric mean of the cells."""
+    table = ratios(walks(cost, clean, "validation"))
+    return str(table.groupby("loss", sort=False).log_ratio.mean().idxmin())

@@ -1,0 +1,193 @@
+"""The design of a mechanism: which exits a network has, when an image leaves, and who answers if none lets it go (C3).
+
+Everything is read from stored answers of all exits, so no design needs another pass through a network.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from dynlib.analysis import stats
+from dynlib.analysis.measured import Seen
+from dynlib.analysis.measured import costs as all_costs
+from dynlib.mechanisms import FALL_BACKS, Answers, ConfidenceExit, Decision, Mechanism
+from dynlib.networks.checkpoints import new
+from dynlib.networks.exits import checked_exits
+from dynlib.networks.identity import Network
+from dynlib.records import RecordsError
+
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+ONE_POINT = 0.01 + 1e-9  # of accuracy; shares of images are rarely exact
+
+
+class Design(NamedTuple):
+    """A choice of exits, indices from 0 with the final one last, and a mechanism."""
+
+    exits: tuple[int, ...]
+    mechanism: Mechanism
+
+    def __str__(self) -> str:
+        settings = ", ".join(str(value).replace("_", " ") for value in vars(self.mechanism).values())
+        return f"exits {exit_names(self.exits)}; {self.mechanism.name}: {settings}"
+
+
+def exit_names(exits: Sequence[int]) -> str:
+    """For example ``"1 3 7"``, counted from 1."""
+    return " ".join(str(k + 1) for k in exits)
+
+
+def subsets(n_exits: int) -> list[tuple[int, ...]]:
+    """All choices of exits; each holds the final one. Of 7 exits there are 64, the first of them the static network."""
+    early = range(n_exits - 1)
+    return [(*chosen, n_exits - 1) for size in range(n_exits) for chosen in combinations(early, size)]
+
+
+def usual_space(n_exits: int) -> list[Design]:
+    """All subsets of exits with all ``THRESHOLDS`` of confidence exits and both fall-backs."""
+    mechanisms = [ConfidenceExit(threshold, fall_back) for threshold in THRESHOLDS for fall_back in FALL_BACKS]
+    return [Design(exits, mechanism) for exits in subsets(n_exits) for mechanism in mechanisms]
+
+
+def costs(network: Network, exits: Sequence[int]) -> Tensor:
+    """MACs of leaving at each of the chosen exits, ``[chosen]``; heads that are not chosen are not paid for.
+
+    Raises:
+        ValueError: no exit, an unknown one, out of order, or without the final one.
+    """
+    macs, heads = all_costs(network), _head_macs(network)
+    exits = checked_exits(exits, len(macs))
+    dropped = torch.tensor([k not in exits for k in range(len(heads))])
+    return (macs - (heads * dropped).cumsum(0))[list(exits)]
+
+
+@cache
+def _head_macs(network: Network) -> Tensor:
+    return torch.cat([new(network).head_macs, torch.zeros(1, dtype=torch.int64)])
+
+
+def evaluate(network: Network, answers: Answers, design: Design) -> Decision:
+    """What a design of a network decides, from the answers of all its exits; ``exit`` counts among those, too.
+
+    Raises:
+        ValueError: see ``costs``.
+    """
+    decision = design.mechanism.decide(answers.exits(list(design.exits)), costs(network, design.exits))
+    return decision._replace(exit=torch.tensor(design.exits)[decision.exit])
+
+
+def space(clean: Seen, attacked: Seen, default: Mechanism, designs: Sequence[Design] = ()) -> pd.DataFrame:
+    """Designs of a network, by default all of ``usual_space``: a row for each ``design``; ``default`` marks the default one.
+
+    ``clean`` and ``robust`` hold, per image ``[n]``, whether the clean and the attacked image are answered correctly; ``macs`` is the
+    mean cost on clean images. There may be more clean images; the first are used.
+
+    Raises:
+        RecordsError: the two do not belong together.
+    """
+    n = len(attacked.truth)
+    if clean.target != attacked.target or not clean.truth[:n].equal(attacked.truth):
+        raise RecordsError(f"answers of {clean.target} and {attacked.target} are not of one network and the same images")
+    quiet, network, rows = clean.answers.images(slice(n)), clean.target, []
+    start = Design(tuple(range(len(quiet))), default)
+    for design in dict.fromkeys([start, *(designs or usual_space(len(quiet)))]):
+        calm, pushed = evaluate(network, quiet, design), evaluate(network, attacked.answers, design)
+        good, robust = ((found.label == attacked.truth).numpy() for found in (calm, pushed))
+        rows.append((design, good, robust, calm.cost.double().mean().item(), design == start))
+    return pd.DataFrame(rows, columns=["design", "clean", "robust", "macs", "default"])
+
+
+def shares(table: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies and cost of each design as numbers, its number of early exits and whether it is on the Pareto front.
+
+    It is unless another design is at least as accurate, at least as robust and at most as costly, and better in one of the three.
+    """
+    clean, robust = (np.array([np.nanmean(values) for values in table[name]]) for name in ("clean", "robust"))
+    gains = np.stack([clean, robust, -table.macs], axis=1)
+    better = (gains[:, None] >= gains).all(axis=-1) & (gains[:, None] > gains).any(axis=-1)  # [by whom, whom]
+    early = [len(design.exits) - 1 for design in table.design]
+    return table[["design", "macs", "default"]].assign(clean=clean, robust=robust, n_early=early, pareto=~better.any(axis=0))
+
+
+def choose(validation: pd.DataFrame, cost_limit: bool = True) -> Design:
+    """The design that C3 and C4 choose, from designs seen on validation images.
+
+    The most robust one whose clean accuracy is at most 1 point below the default's and, with ``cost_limit``, whose mean cost is at
+    most the default's; of equals the cheapest. ``robust`` may be NaN where an image does not count.
+    """
+    start = validation[validation.default].iloc[0]
+    clean, robust = (np.array([np.nanmean(values.astype(float)) for values in validation[name]]) for name in ("clean", "robust"))
+    allowed = clean >= np.mean(start.clean) - ONE_POINT
+    if cost_limit:
+        allowed &= validation.macs.to_numpy() <= start.macs
+    return validation.assign(robust=robust)[allowed].sort_values(["robust", "macs"], ascending=[False, True]).design.iloc[0]
+
+
+def gain(test: pd.DataFrame, chosen: Design) -> dict:
+    """What a design gains over the default on test images: robust accuracy with its interval, clean accuracy lost, cost added.
+
+    ``added`` is a share of the default's mean cost; ``per_image`` the gains ``[n]``, NaN where an image does not count.
+
+    Raises:
+        RecordsError: the design is not among those of the test images.
+    """
+    start, best = test[test.default].iloc[0], test[test.design == chosen]
+    if best.empty:
+        raise RecordsError(f"the chosen design ({chosen}) was not measured on test images")
+    best = best.iloc[0]
+    per_image = best.robust.astype(float) - start.robust
+    numbers = dict(zip(("gain", "low", "high"), stats.mean(per_image), strict=True))
+    about = {"design": chosen, "default": np.nanmean(start.robust.astype(float)), "n": int((~np.isnan(per_image)).sum())}
+    return {
+        **about,
+        **numbers,
+        "lost": start.clean.mean() - best.clean.mean(),
+        "added": best.macs / start.macs - 1,
+        "per_image": per_image,
+    }
+
+
+FACTORS = ("first exit", "number of early exits", "threshold", "fall-back")
+
+
+def factors(table: pd.DataFrame) -> pd.DataFrame:
+    """The default design with one choice changed at a time: a row for each factor and level, the default in all of them.
+
+    ``robust`` has a Wilson interval on the images that count, the ``gain`` over the default one of ``stats.mean``; ``equal`` marks a
+    clean accuracy within 1 point of the default's. Of designs with so many early exits that is shown whose exits are spread evenly.
+    """
+    start, found = table[table.default].iloc[0], []
+    for row in table.itertuples():
+        counted, per_image = row.robust[~np.isnan(row.robust.astype(float))].astype(bool), row.robust.astype(float) - start.robust
+        numbers = {"n": len(counted), "clean": row.clean.mean(), "macs": row.macs}
+        numbers |= dict(zip(("robust", "low", "high"), stats.rate(counted), strict=True))
+        numbers |= dict(zip(("gain", "gain_low", "gain_high"), stats.mean(per_image), strict=True))
+        equal = abs(row.clean.mean() - start.clean.mean()) <= ONE_POINT
+        for factor, level in levels(row.design, start.design):
+            found.append({"factor": factor, "level": level, **numbers, "equal": equal, "default": row.default})
+    return pd.DataFrame(found).sort_values(["factor", "level"], key=_in_order, kind="stable", ignore_index=True)
+
+
+def levels(design: Design, start: Design) -> list[tuple[str, str]]:
+    """The factors in which a design is a level of its own, all others being the default's."""
+    exits, rule, usual, found = design.exits, design.mechanism, start.mechanism, []
+    if len(exits) == 1:
+        return []  # the static network has no mechanism to choose
+    if rule == usual and exits == start.exits[exits[0] :]:
+        found.append(("first exit", str(exits[0] + 1)))
+    last, early = start.exits[-1], len(exits) - 1
+    if rule == usual and exits == (*(last * k // early for k in range(early)), last):
+        found.append(("number of early exits", str(early)))
+    if exits == start.exits and isinstance(rule, ConfidenceExit) and isinstance(usual, ConfidenceExit):
+        found += [("threshold", f"{rule.threshold:g}")] if rule.fall_back_to == usual.fall_back_to else []
+        found += [("fall-back", rule.fall_back_to)] if rule.threshold == usual.threshold else []
+    return found
+
+
+def _in_order(column: pd.Series) -> pd.Series:
+    return column.map(FACTORS.index) if column.name == "factor" else column

@@ -1,0 +1,179 @@
+"""RQ3: what attacks open that no static network is open to, and which designs withstand it (C4).
+
+An image counts where the clean one is classified correctly by the network as deployed and by its final exit. The *surface* is the
+share of them on which only the network as deployed errs: the static network inside is unharmed.
+"""
+
+import numpy as np
+import pandas as pd
+
+from dynlib.analysis import stats
+from dynlib.analysis.design import Design, evaluate
+from dynlib.analysis.measured import Records, measured
+from dynlib.analysis.transfer import right_when_clean
+from dynlib.networks.identity import Network, early_exits
+from dynlib.records import RecordsError
+
+# What becomes of an image: whether the network as deployed, and whether its final exit, is right.
+OUTCOMES = {
+    "both right": (True, True),
+    "only deployed errs": (False, True),
+    "only final errs": (True, False),
+    "both err": (False, False),
+}
+GOAL, PLAIN = "open_surface", "misclassify"
+
+
+def counted(clean: Records, split: str = "test") -> dict[Network, np.ndarray]:
+    """For each network the mask of images that count."""
+    final = right_when_clean(clean, split, final=True)
+    return {network: right & final[network] for network, right in right_when_clean(clean, split).items()}
+
+
+def outcomes(shown: pd.DataFrame, counts: dict[Network, np.ndarray]) -> pd.DataFrame:
+    """What becomes of the images that count, on the network that they were made on: a row for each attack.
+
+    The share of each of ``OUTCOMES``, and ``surface``, which is ``"only deployed errs"``, with its Wilson interval. ``strict``: every
+    early exit has left the label and the final exit has not.
+
+    Raises:
+        RecordsError: a network without an image that counts.
+    """
+    found = []
+    for row in shown.itertuples():
+        if row.source != row.target or row.source.is_static:
+            continue
+        here = _here(row, counts)
+        deployed, exits = (row.label == row.truth)[here], (row.labels == row.truth)[:, here]
+        each = {name: ((deployed == a) & (exits[-1] == b)).mean() for name, (a, b) in OUTCOMES.items()}
+        about = {
+            name: getattr(row, name) for name in ("source", "attack", "method", "loss", "goal", "eps_255", "seed", "early_stop")
+        }
+        surface = dict(zip(("surface", "low", "high"), stats.rate(~deployed & exits[-1]), strict=True))
+        strict = dict(zip(("strict", "strict_low", "strict_high"), stats.rate(~exits[:-1].any(axis=0) & exits[-1]), strict=True))
+        found.append({**about, "n": here.sum(), **each, **surface, **strict})
+    return pd.DataFrame(found)
+
+
+def _here(row, counts: dict[Network, np.ndarray]) -> np.ndarray:
+    here = counts[row.target][: len(row.truth)]
+    if not here.any():
+        raise RecordsError(f"{row.target} classifies none of {len(here)} clean images correctly, as deployed and at its final exit")
+    return here
+
+
+def on_itself(run: str, split: str = "test") -> pd.DataFrame:
+    """All attacks in a ball on dynamic networks, shown to the network they were made on: rows of ``Records.shown``."""
+    both = pd.concat([measured(run, name).shown(split) for name in ("surface", "transfer")], ignore_index=True)
+    return both[(both.source == both.target) & ~both.source.map(lambda network: network.is_static)]
+
+
+def surface_gains(shown: pd.DataFrame, counts: dict[Network, np.ndarray], eps_255: float, seed: int) -> pd.DataFrame:
+    """C4, surface: what the attacks with the goal open, image by image the best of them, less what the plain ones do.
+
+    A row for each network, at one radius and from one random start; ``goal`` and ``plain`` are the two shares, and ``per_image``
+    holds the difference on each image, NaN where it does not count.
+
+    Args:
+        shown: of ``on_itself``.
+        counts: of ``counted``.
+        eps_255: radius in 255ths.
+        seed: of the random starts of the attacks with the goal; the plain ones are all that there are.
+    """
+    found, at = [], shown[(shown.eps_255 == eps_255) & (shown.method != "none")]
+    for network, rows in at.groupby("source", sort=False):
+        opened = {GOAL: [], PLAIN: []}
+        for row in rows.itertuples():
+            if row.goal in opened and (row.goal == PLAIN or row.seed == seed):
+                opened[row.goal].append((row.label != row.truth) & (row.labels[-1] == row.truth))
+        if not all(opened.values()):
+            continue  # only one of the two was made here
+        here = counts[network][: len(rows.truth.iloc[0])]
+        goal, plain = (np.any(hits, axis=0) for hits in opened.values())
+        per_image = np.where(here, goal.astype(float) - plain, np.nan)
+        numbers = dict(zip(("gain", "low", "high"), stats.mean(per_image), strict=True))
+        found.append(
+            {
+                "network": network,
+                "n": here.sum(),
+                "goal": goal[here].mean(),
+                "plain": plain[here].mean(),
+                **numbers,
+                "per_image": per_image,
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def designs_attacked(designs: Records, clean: Records, split: str = "test") -> dict[Network, pd.DataFrame]:
+    """Each design of a network against an attacker who knows it, in the form of ``design.space``.
+
+    ``robust``: the network as deployed is *still right*; ``closed``: the attack does not open the surface. Both hold NaN where the
+    design does not classify the clean image correctly, as deployed and at its final exit.
+    """
+    cleans, found = {seen.target: seen for seen in clean.seen(split)}, {}
+    for seen in designs.seen(split):
+        early = len(seen.answers) - 1
+        exits = early_exits(designs.campaign.settings["attacks"][seen.attack]["exits"], early)
+        design = Design((*exits, early), designs.planned_mechanism(seen.attack))
+        n = len(seen.truth)
+        quiet = cleans[seen.target].answers.images(slice(n))
+        calm, pushed = (evaluate(seen.target, answers, design) for answers in (quiet, seen.answers))
+        right, final = (calm.label == seen.truth).numpy(), (quiet.label[-1] == seen.truth).numpy()
+        still, kept = (pushed.label == seen.truth).numpy(), (seen.answers.label[-1] == seen.truth).numpy()
+        robust, closed = (np.where(right & final, outcome.astype(float), np.nan) for outcome in (still, still | ~kept))
+        default = design == Design(tuple(range(early + 1)), designs.mechanism)
+        row = {"design": design, "clean": right, "robust": robust, "closed": closed, "macs": calm.cost.double().mean().item()}
+        found.setdefault(seen.target, {})[design] = {**row, "default": default}  # one design may be asked for by two names
+    return {network: pd.DataFrame(rows.values()) for network, rows in found.items()}
+
+
+def published_table(published: Records, clean: Records) -> pd.DataFrame:
+    """The published attack over its weight, on all images as published, against what the final exit predicts for the clean image.
+
+    ``strict`` and ``deployed`` success have Wilson intervals; ``kept`` is the share whose final exit keeps its answer; ``l2`` and
+    ``linf`` are medians, in units and in 255ths of the range of images, ``iterations`` is a median and ``macs`` a mean.
+    """
+    own, found = _own(clean), []
+    spent = {(row.source, row.attack): row for row in published.examples().itertuples()}
+    for row in published.shown().itertuples():
+        if row.source == row.target:
+            made, price = spent[row.source, row.attack], own[row.source][: len(row.truth)]
+            kept, strict, opened = _reached(row, price)
+            numbers = dict(zip(("strict", "strict_low", "strict_high"), stats.rate(strict), strict=True))
+            numbers |= dict(zip(("deployed", "low", "high"), stats.rate(opened), strict=True))
+            numbers |= {"kept": kept.mean(), "l2": np.median(made.l2), "linf": 255 * np.median(made.linf)}
+            numbers |= {"iterations": np.median(made.steps), "macs": made.macs.mean()}
+            found.append({"network": row.source, "alpha": row.alpha, "n": len(kept), **numbers})
+    return pd.DataFrame(found)
+
+
+def travels(records: Records, clean: Records) -> pd.DataFrame:
+    """Each attack on each target, against what that target's own final exit predicts for the clean image.
+
+    Counted are images on which the clean target as deployed agrees with its final exit. ``strict`` and ``surface`` have Wilson
+    intervals; ``lost`` is the share of all images that change the final exit's answer, the only number of a static target.
+    """
+    own, agree, found = _own(clean), {row.target: row.label == row.labels[-1] for row in clean.shown().itertuples()}, []
+    for row in records.shown().itertuples():
+        n = len(row.truth)
+        kept, strict, opened = _reached(row, own[row.target][:n])
+        here = agree[row.target][:n]
+        numbers = {"n": here.sum(), "lost": 1 - kept.mean()}
+        if not row.target.is_static and here.any():
+            numbers |= dict(zip(("strict", "strict_low", "strict_high"), stats.rate(strict[here]), strict=True))
+            numbers |= dict(zip(("surface", "low", "high"), stats.rate(opened[here]), strict=True))
+        found.append(
+            {name: getattr(row, name) for name in ("source", "target", "method", "loss", "goal", "eps_255", "seed")} | numbers
+        )
+    return pd.DataFrame(found)
+
+
+def _own(clean: Records) -> dict[Network, np.ndarray]:
+    return {row.target: row.labels[-1] for row in clean.shown().itertuples()}
+
+
+def _reached(row, own: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each image: the final exit keeps its own answer; every early exit has left it, too; the network as deployed has."""
+    kept = row.labels[-1] == own
+    return kept, kept & (row.labels[:-1] != own).all(axis=0), kept & (row.label != own)

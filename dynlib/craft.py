@@ -1,0 +1,140 @@
+"""The one experiment: examples are crafted on a source and shown to targets, and what every exit answers is kept.
+
+    python -m dynlib craft --profile quick --campaign transfer --source cifar10-resnet56-dynn --out FOLDER
+
+Which attacks, sources and targets there are, a campaign of the profile says. All else is read from the records.
+"""
+
+import argparse
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+from dynlib import data, profiles, records
+from dynlib.attacks import AttackResult
+from dynlib.files import CHECKPOINTS, code_version
+from dynlib.mechanisms import Answers
+from dynlib.networks import checkpoints
+from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.identity import Network, early_exits
+from dynlib.profiles import Campaign, Planned
+from dynlib.progress import progress
+
+BATCH = 100
+Block = dict[str, Any]
+
+
+def craft(campaign: Campaign, source: Network, device: str = "cpu") -> Iterator[tuple[str, Block]]:
+    """Make a campaign's attacks on one source and show the examples to its targets.
+
+    Args:
+        campaign: of a profile.
+        source: one of its sources.
+        device: a torch device.
+    Returns:
+        Blocks of records, each with its kind, see ``dynlib.records``: of each split and attack one of ``examples``, and for each
+        target one of ``answers``, exit by exit.
+    Raises:
+        ValueError: a setting that the network does not allow.
+        DataError, CheckpointError: data or a network missing or damaged.
+    """
+    nets = {
+        network: checkpoints.load_network(network).to(device)
+        for network in {source: None, **dict.fromkeys(campaign.targets[source])}
+    }
+    for split, n in campaign.images.items():
+        images = data.load(source.dataset, split, n)
+        x, truth = images.inputs.to(device), images.labels.to(device)
+        own = torch.cat([net_answers(nets[source], part).label[-1] for part in x.split(BATCH)])
+        for planned in progress(campaign.attacks_of(source), f"{campaign.name}, {split}, {source}"):
+            made = attacked(nets[source], source, planned, x, own if planned.attack.own_labels else truth)
+            row = {**records.parts("source", source), "attack": planned.name, "split": split, "image": numpy.arange(n)}
+            yield "examples", {**row, "truth": truth.cpu().numpy(), **_spent(made, x)}
+            for target in campaign.targets[source]:
+                parts = [net_answers(nets[target], part) for part in made.adversarial.split(BATCH)]
+                yield "answers", {**row, **records.parts("target", target), **_answered(parts)}
+
+
+def attacked(net: MultiExitNetwork, network: Network, planned: Planned, images: Tensor, labels: Tensor) -> AttackResult:
+    """The examples that an attack makes on a network, or on a design of it, batch by batch."""
+    if planned.exits != "all":
+        net = net.with_exits((*early_exits(planned.exits, len(network.exit_indices)), net.n_exits - 1))
+    parts = [planned.attack(net, x, y) for x, y in zip(images.split(BATCH), labels.split(BATCH), strict=True)]
+    return AttackResult(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def net_answers(net: MultiExitNetwork, images: Tensor) -> Answers:
+    """What every exit answers."""
+    return Answers.of(net(images))
+
+
+def _spent(made: AttackResult, images: Tensor) -> Block:
+    moved = (made.adversarial - images).flatten(1)
+    columns = {"reached": made.reached, "stuck": made.stuck, "steps": made.steps, "macs": made.macs}
+    columns |= {"l2": moved.norm(dim=1), "linf": moved.abs().amax(dim=1)}
+    return {name: column.cpu().numpy() for name, column in columns.items()}
+
+
+def _answered(parts: list[Answers]) -> Block:
+    """The answers ``[exits, n]`` as columns, exit by exit."""
+    columns = {name: torch.cat([getattr(part, name) for part in parts], dim=1) for name in vars(parts[0])}
+    exits, n = columns["label"].shape
+    flat = {name: column.flatten().cpu().numpy() for name, column in columns.items()}
+    return {"exit": numpy.repeat(numpy.arange(exits), n), "image": numpy.tile(numpy.arange(n), exits), **flat}
+
+
+def provenance(profile: str, campaign: Campaign, source: Network, device: str) -> dict[str, Any]:
+    """What records stand on: settings, weights, data, code, packages and device."""
+    gpu = torch.device(device).type == "cuda"
+    networks = {source: None, **dict.fromkeys(campaign.targets[source])}
+    return {
+        "profile": profile,
+        "campaign": campaign.name,
+        "settings": campaign.settings,
+        "weights": {n.id: checkpoints.read_card(n.path(CHECKPOINTS))["weights_sha256"] for n in networks},
+        "data": data.DIGESTS[source.dataset],
+        "code": code_version(),
+        "packages": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
+        "device": torch.cuda.get_device_name(device) if gpu else f"CPU core ({torch.backends.cpu.get_cpu_capability()})",
+    }
+
+
+def write(profile: str, campaign: Campaign, source: Network, device: str, folder: Path) -> None:
+    """Craft, and write the records of both kinds into a folder; errors as for ``craft``."""
+    start, blocks = time.perf_counter(), {kind: [] for kind in records.SCHEMAS}
+    for kind, block in craft(campaign, source, device):
+        blocks[kind].append(block)
+    about = provenance(profile, campaign, source, device)
+    threads = 1 if torch.device(device).type == "cuda" else torch.get_num_threads()
+    about["device_seconds"] = round((time.perf_counter() - start) * threads, 1)
+    for kind, rows in blocks.items():
+        records.write(folder, kind, source, rows, about)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m dynlib craft", description="Craft examples on one network and show them to others."
+    )
+    parser.add_argument("--profile", required=True)
+    parser.add_argument("--campaign", required=True)
+    parser.add_argument("--source", required=True, help="network id such as cifar10-resnet56-dynn")
+    parser.add_argument("--out", required=True, type=Path, help="folder of the records")
+    given = parser.parse_args(arguments)
+    try:
+        profile = profiles.load(given.profile)
+        if given.campaign not in profile.campaigns:
+            raise ValueError(f"profile {given.profile} has no campaign {given.campaign!r}: it has {', '.join(profile.campaigns)}")
+        campaign, source = profile.campaigns[given.campaign], Network.parse(given.source)
+        if source not in campaign.sources:
+            raise ValueError(f"{source} is not a source of the campaign {campaign.name}")
+        write(profile.name, campaign, source, profile.device, given.out)
+    except (ValueError, ModuleNotFoundError, OSError, data.DataError, checkpoints.CheckpointError, records.RecordsError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,320 @@
+"""Profiles: what a run measures and on which networks, with every name, type and range checked before anything runs.
+
+A profile is a YAML file in ``workflow/profiles``. It may extend another one and then says only what differs. Its campaigns say which
+attacks are made on which sources, and which targets are shown the examples; what a profile says of an attack goes straight into the
+attack's own fields. A fraction, such as ``8/255``, is a number.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
+
+from dynlib.attacks import ATTACKS, AnyAttack
+from dynlib.attacks.goals import get_goal
+from dynlib.files import PROFILES
+from dynlib.mechanisms import MECHANISMS, Mechanism
+from dynlib.networks.identity import Network, early_exits
+
+Names = Literal["dataset", "model", "exits", "trained", "regime", "seed"]
+# Values that some of a network's fields may have; a field that is not named may have any.
+Selection = dict[Names, str | int | list[str | int]]
+# What a network's fields are where a profile does not say.
+USUAL = {"exits": ["none", "all"], "trained": ["joint", "heads"], "regime": "standard", "seed": 0}
+
+
+class ProfileError(ValueError):
+    """A profile that cannot be run; the message is one line and names the file and the place in it."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An attack as a campaign makes it.
+
+    ``exits`` says which of its early exits the attacked network keeps (see ``identity.early_exits``): whoever knows the design
+    attacks it, and targets are shown the examples with all their exits. ``settings`` is what records keep of both.
+    """
+
+    attack: AnyAttack
+    exits: str = "all"
+
+    @property
+    def name(self) -> str:
+        """What records call it: whatever differs from the attack's defaults, for example ``"pgd(eps=8/255, steps=20)"``."""
+        settings = {
+            f.name: getattr(self.attack, f.name) for f in fields(self.attack) if getattr(self.attack, f.name) != _default(f)
+        }
+        settings |= {"exits": self.exits} if self.exits != "all" else {}
+        return f"{self.attack.name}({', '.join(f'{key}={_text(key, value)}' for key, value in settings.items())})"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**plain(self.attack, "attack"), "exits": self.exits}
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """Attacks, the networks that they are made on, and for each of those the targets; ``images`` is their number by split."""
+
+    name: str
+    sources: tuple[Network, ...]
+    targets: Mapping[Network, tuple[Network, ...]]
+    attacks: tuple[Planned, ...]
+    images: Mapping[str, int]
+    mechanism: Mechanism
+
+    def attacks_of(self, source: Network) -> list[Planned]:
+        """The attacks that are made on a source.
+
+        A static network has one exit, so that all losses over exits are one; a design that the network cannot have is left out.
+        """
+        found: dict[str, Planned] = {}
+        for planned in self.attacks:
+            if source.is_static and hasattr(planned.attack, "loss"):
+                planned = replace(planned, attack=replace(planned.attack, loss="final"))
+            if planned.exits == "all" or _allows(source, planned.exits):
+                found.setdefault(planned.name, planned)
+        return list(found.values())
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its records have in common."""
+        attacks = {planned.name: planned.settings for source in self.sources for planned in self.attacks_of(source)}
+        return {"mechanism": plain(self.mechanism, "mechanism"), "images": dict(self.images), "attacks": attacks}
+
+
+def _allows(network: Network, exits: str) -> bool:
+    try:
+        return bool(early_exits(exits, len(network.exit_indices)))
+    except ValueError:
+        return False
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Campaign(_Strict):
+    """``same``: the fields in which a target agrees with its source, beside the data set."""
+
+    sources: list[Selection] = [{}]
+    targets: list[Selection] = [{}]
+    same: list[Names] = []
+    attacks: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    images: Annotated[dict[Literal["test", "validation"], PositiveInt], Field(min_length=1)]
+
+
+class Timing(_Strict):
+    """How dynamic inference is timed: the number of test images, batch sizes, rounds."""
+
+    images: PositiveInt
+    batches: Annotated[list[PositiveInt], Field(min_length=1)]
+    rounds: PositiveInt
+
+
+class _Profile(_Strict):
+    device: str
+    recipe: str | None
+    seed: int
+    mechanism: dict[str, Any]
+    networks: Annotated[list[Selection], Field(min_length=1)]
+    campaigns: dict[str, _Campaign]
+    timing: Timing
+    notebooks: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A checked profile. ``seed`` and ``mechanism`` are those of all its attacks that do not say otherwise."""
+
+    name: str
+    device: str
+    recipe: str | None
+    seed: int
+    mechanism: Mechanism
+    networks: tuple[Network, ...]
+    campaigns: Mapping[str, Campaign]
+    timing: Timing
+    notebooks: Mapping[str, Mapping[str, Any]]
+
+
+@cache
+def load(name: str, folder: Path = PROFILES) -> Profile:
+    """A profile by name.
+
+    Raises:
+        ProfileError: naming the file, the place in it, and what is wrong there.
+    """
+    try:
+        given = _Profile.model_validate(_numbers(_extended(name, folder)))
+        mechanism = build("mechanism", given.mechanism, "mechanism")
+        networks = tuple(sorted(_networks(given.networks), key=lambda network: network.rank))
+        campaigns = {key: _campaign(key, spec, networks, mechanism, given.seed) for key, spec in given.campaigns.items()}
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ProfileError(f"profile {name}: {_place(first['loc'])}: {first['msg']}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ProfileError(f"profile {name}: {' '.join(str(error).split())}") from None
+    return Profile(name, given.device, given.recipe, given.seed, mechanism, networks, campaigns, given.timing, given.notebooks)
+
+
+def build(kind: Literal["attack", "mechanism"], given: Any, place: str) -> Any:
+    """An attack or a mechanism from its settings: its name under ``kind``, and values of its fields.
+
+    Args:
+        kind: what is built.
+        given: for example ``{"attack": "pgd", "steps": 20}``.
+        place: where this stands, for the message.
+    Raises:
+        ValueError: an unknown name or field, a field that is missing or of another type, or a value out of range.
+    """
+    known = {"attack": ATTACKS, "mechanism": MECHANISMS}[kind]
+    if not isinstance(given, Mapping) or given.get(kind) not in known:
+        name = given.get(kind) if isinstance(given, Mapping) else given
+        raise ValueError(f"{place}: unknown {kind} {name!r}: choose one of {', '.join(known)}")
+    wanted, values = known[given[kind]], {key: value for key, value in given.items() if key != kind}
+    hints, own = get_type_hints(wanted), {field.name: field for field in fields(wanted)}
+    for key, value in values.items():
+        here = f"{place}.{key}"
+        if key not in own:
+            raise ValueError(f"{here}: {given[kind]} has no such field: it has {', '.join(own)}")
+        if hints[key] is Mechanism:
+            values[key] = build("mechanism", value, here)
+            continue
+        value = tuple(value) if isinstance(value, list) else value  # YAML has no tuples
+        try:
+            values[key] = TypeAdapter(hints[key]).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise ValueError(f"{here}: {value!r}: {error.errors()[0]['msg']}") from None
+    if missing := [key for key, field in own.items() if key not in values and _default(field) is MISSING]:
+        raise ValueError(f"{place}.{missing[0]}: is missing")
+    try:
+        return wanted(**values)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+
+
+def plain(value: Any, kind: str) -> dict[str, Any]:
+    """An attack or a mechanism as ``build`` takes it."""
+    settings = {field.name: getattr(value, field.name) for field in fields(value)}
+    return {kind: value.name} | {
+        key: plain(setting, "mechanism") if is_dataclass(setting) else list(setting) if isinstance(setting, tuple) else setting
+        for key, setting in settings.items()
+    }
+
+
+def _extended(name: str, folder: Path, below: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A profile's text, with what it extends."""
+    path = folder / f"{name}.yaml"
+    if not path.exists():
+        raise ProfileError(f"there is no {path.name} in {folder.name}")
+    if name in below:
+        raise ProfileError(f"{name} extends itself")
+    given = yaml.safe_load(path.read_text())
+    if not isinstance(given, dict):
+        raise ProfileError(f"{path.name} holds no settings")
+    base = given.pop("extends", None)
+    return _merged(_extended(base, folder, (*below, name)), given) if base else given
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    both = {
+        key: _merged(base[key], value)
+        for key, value in changes.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
+    return base | changes | both
+
+
+def _numbers(value: Any) -> Any:
+    """With fractions as numbers."""
+    if isinstance(value, dict):
+        return {key: _numbers(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_numbers(one) for one in value]
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)/(\d+)", value)):
+        return float(match[1]) / float(match[2])
+    return value
+
+
+def _networks(selections: list[Selection]) -> set[Network]:
+    """The networks that a profile has: all combinations of the named values that are a network."""
+    found = set()
+    for number, selection in enumerate(selections):
+        try:
+            values = {key: value if isinstance(value, list) else [value] for key, value in {**USUAL, **selection}.items()}
+            for chosen in product(*values.values()):
+                parts = dict(zip(values, chosen, strict=True))
+                if parts["exits"] != "none" or parts["trained"] == "joint":
+                    found.add(Network(**parts))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"networks[{number}]: {error}") from None
+    return found
+
+
+def selects(selection: Selection, network: Network) -> bool:
+    return all(getattr(network, key) in (value if isinstance(value, list) else [value]) for key, value in selection.items())
+
+
+def _campaign(name: str, given: _Campaign, networks: tuple[Network, ...], mechanism: Mechanism, seed: int) -> Campaign:
+    place, chosen = f"campaigns.{name}", {}
+    for side, selections in (("sources", given.sources), ("targets", given.targets)):
+        for number, selection in enumerate(selections):
+            if not any(selects(selection, network) for network in networks):
+                raise ValueError(f"{place}.{side}[{number}]: the profile has no such network")
+        chosen[side] = tuple(n for n in networks if any(selects(selection, n) for selection in selections))
+    same = ("dataset", *given.same)
+    targets = {
+        source: tuple(n for n in chosen["targets"] if all(getattr(n, key) == getattr(source, key) for key in same))
+        for source in chosen["sources"]
+    }
+    attacks = [
+        planned
+        for number, spec in enumerate(given.attacks)
+        for planned in _planned(spec, f"{place}.attacks[{number}]", mechanism, seed)
+    ]
+    names = [planned.name for planned in attacks]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{place}.attacks: {twice[0]} is there twice")
+    campaign = Campaign(name, chosen["sources"], targets, tuple(attacks), given.images, mechanism)
+    for source, planned in ((s, p) for s in campaign.sources if s.is_static for p in campaign.attacks_of(s)):
+        if get_goal(planned.attack.goal).needs_early_exits:
+            raise ValueError(f"{place}: {source} has no early exits, which {planned.name} needs")
+    return campaign
+
+
+def _planned(spec: dict[str, Any], place: str, mechanism: Mechanism, seed: int) -> list[Planned]:
+    """The attacks of an entry: ``each`` names lists of values, of which all combinations are made."""
+    common, each = {key: value for key, value in spec.items() if key != "each"}, spec.get("each", {})
+    if not isinstance(each, dict) or not all(isinstance(values, list) for values in each.values()):
+        raise ValueError(f"{place}.each: need lists of values by field")
+    found = []
+    for values in product(*each.values()):
+        settings = common | dict(zip(each, values, strict=True))
+        exits = settings.pop("exits", "all")
+        early_exits(exits, 100)  # whether a network has so many is its own affair
+        own = {field.name for field in fields(ATTACKS[settings["attack"]])} if settings.get("attack") in ATTACKS else set()
+        usual = {"mechanism": plain(mechanism, "mechanism"), "seed": seed}
+        usual = {key: value for key, value in usual.items() if key in own}
+        found.append(Planned(build("attack", usual | settings, place), exits))
+    return found
+
+
+def _default(field: Any) -> Any:
+    return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+def _text(key: str, value: Any) -> str:
+    if key in ("eps", "step_size") and isinstance(value, float):
+        return f"{255 * value:.4g}/255"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _place(location: tuple[str | int, ...]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
