@@ -79,7 +79,7 @@ def choose_thresholds(logits: Tensor, labels: Tensor, macs: Tensor, fall_back: s
 
 @torch.no_grad()
 def all_logits(net: MultiExitNetwork, images: Tensor, batch: int = 500) -> Tensor:
-    """Logits ``[exits, n, classes]`` of uint8 images ``[n, 3, 32, 32]``, float32, on the CPU."""
+    """Logits ``[exits, n, classes]`` of uint8 images ``[n, 3, side, side]``, float32, on the CPU."""
     device = next(net.parameters()).device
     return torch.cat([net(part.to(device).float() / 255).cpu() for part in images.split(batch)], dim=1)
 

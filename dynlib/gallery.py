@@ -19,7 +19,7 @@ def both_right(nets: Iterable[MultiExitNetwork], n: int, mechanism: Mechanism = 
     """The first ``n`` CIFAR-10 test images, of 100, that every network classifies correctly as deployed.
 
     Returns:
-        Images ``[n, 3, 32, 32]`` in [0, 1] and labels ``[n]``.
+        Images ``[n, 3, side, side]`` in [0, 1] and labels ``[n]``.
     Raises:
         ValueError: there are fewer than ``n``.
     """
@@ -38,7 +38,7 @@ def exit_answers(
 
     Args:
         nets: networks in evaluation mode; the key names the kind.
-        pictures: for each version of the images ``[n, 3, 32, 32]``.
+        pictures: for each version of the images ``[n, 3, side, side]``.
         labels: ``[n]``.
         mechanism: of the networks as deployed.
     """

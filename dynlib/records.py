@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dynlib.data import DIGESTS
+from dynlib.datasets import DATASETS
 from dynlib.files import CHECKPOINTS, atomic
 from dynlib.mechanisms.base import STEPS
 from dynlib.networks.checkpoints import CheckpointError, read_card
@@ -171,7 +171,7 @@ def _check_networks(file: Path, stands_on: Mapping[str, Any]) -> None:
             raise RecordsError(f"{file} was measured on {id}, but {error}") from None
         if digest != known:
             raise RecordsError(f"{file} was measured with other weights of {id}: delete it and run again")
-        if stands_on["data"] != DIGESTS[network.dataset]:
+        if stands_on["data"] != DATASETS[network.dataset].digests:
             raise RecordsError(f"{file} was measured on other data than {network.dataset} here: delete it and run again")
 
 

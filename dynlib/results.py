@@ -14,9 +14,9 @@ from safetensors.torch import load as parsed
 from torch import Tensor
 
 from dynlib.attacks import ATTACKS
+from dynlib.datasets import DATASETS
 from dynlib.files import CHECKPOINTS, DENIED, RESULTS
 from dynlib.networks.checkpoints import read_card
-from dynlib.networks.exits import CLASSES
 from dynlib.networks.identity import Network
 from dynlib.packing import unpack
 
@@ -214,7 +214,7 @@ def read_exit_design(profile: str, experiment: str = "exit_design") -> dict[Sett
 
 
 def _outputs(network: str, largest: Tensor, classes: Tensor, labels: Tensor) -> Outputs:
-    n_classes = CLASSES[Network.parse(network).dataset]
+    n_classes = DATASETS[Network.parse(network).dataset].classes
     return Outputs(network, unpack(largest, classes, n_classes), labels, read_macs(network))
 
 

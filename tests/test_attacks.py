@@ -187,9 +187,11 @@ def test_diverse_inputs(sample):
     assert sides == {26, 27, 28, 29, 30, 31}
     views = [torch.equal(DIMIFGSM(diversity=0.7).view(white, step), white) for step in range(400)]
     assert sum(views) / 400 == pytest.approx(0.3, abs=0.07)
-    for wrong in ({"diversity": 1.5}, {"smallest": 0}, {"smallest": 32}):
-        with pytest.raises(ValueError, match=r"outside"):
+    for wrong in ({"diversity": 1.5}, {"smallest": 0}):
+        with pytest.raises(ValueError, match=r"outside|at least 1"):
             DIMIFGSM(**wrong)
+    with pytest.raises(ValueError, match="outside 1 to 31"):
+        DIMIFGSM(smallest=32)(net, images, labels)
 
 
 def test_random_start_depends_on_image_and_seed_alone(sample):

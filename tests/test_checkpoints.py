@@ -7,6 +7,7 @@ import torch
 import dynlib
 from dynlib import data
 from dynlib.behaviour import CHEAPEST
+from dynlib.datasets import DATASETS
 from dynlib.files import CHECKPOINTS
 from dynlib.networks import check, checkpoints
 from dynlib.networks.checkpoints import CheckpointError, load_network, read_card
@@ -25,7 +26,7 @@ def test_card_is_complete(network):
     net = load_network(network)
     assert net.card["network"] == network.id
     assert net.card["seed"] == network.seed
-    assert net.card["data_digests"] == data.DIGESTS[net.dataset]
+    assert net.card["data_digests"] == DATASETS[net.dataset].digests
     assert net.card["macs"] == net.macs.tolist()
     assert {"recipe", "settings", "seed", "operating_points", "hardware", "minutes", "code", "torch"} <= net.card.keys()
 

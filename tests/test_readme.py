@@ -5,8 +5,9 @@ import re
 import pytest
 import torch
 
-from dynlib import data, design
+from dynlib import design
 from dynlib.claims import README
+from dynlib.datasets import DATASETS
 
 
 def test_python_blocks_run():
@@ -27,9 +28,10 @@ def test_python_blocks_run():
 
 def test_numbers_in_the_text_are_those_of_the_code():
     text = README.read_text()
-    assert f"The first {data.SAMPLE_SIZE:,} test images of CIFAR-10" in text
-    assert f"come from {data.VALIDATION_SIZE:,} held-out training images" in text
-    assert f"on {50_000 - data.VALIDATION_SIZE:,} images" in text
+    cifar10 = DATASETS["cifar10"]
+    assert f"The first {cifar10.samples['test'].size:,} test images of CIFAR-10" in text
+    assert f"come from {cifar10.validation:,} held-out training images" in text
+    assert f"on {50_000 - cifar10.validation:,} images" in text
     assert f"the threshold ({design.DEFAULT_THRESHOLD})" in text
 
 

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynlib import records
-from dynlib.data import DIGESTS
+from dynlib.datasets import DATASETS
 from dynlib.files import CHECKPOINTS
 from dynlib.networks.checkpoints import read_card
 from dynlib.networks.identity import Network
@@ -15,7 +15,7 @@ from dynlib.records import RecordsError
 SOURCE = Network("cifar10", "resnet56")
 STATIC = SOURCE.sibling(exits="none")
 WEIGHTS = {network.id: read_card(network.path(CHECKPOINTS))["weights_sha256"] for network in (SOURCE, STATIC)}
-ABOUT = {"profile": "tiny", "campaign": "walk", "settings": {"n": 3}, "weights": WEIGHTS, "data": DIGESTS["cifar10"]}
+ABOUT = {"profile": "tiny", "campaign": "walk", "settings": {"n": 3}, "weights": WEIGHTS, "data": DATASETS["cifar10"].digests}
 
 
 def examples(source=SOURCE, n=3):
@@ -70,7 +70,7 @@ def test_the_records_of_several_sources_are_one_table(tmp_path):
         ({"code": "abd"}, "another code than"),
         ({"weights": {SOURCE.id: "0" * 64}}, "other weights of cifar10-resnet56-dynn"),
         ({"weights": {"cifar10-resnet56-dynn-seed9": "0" * 64}}, "seed9, but .* is missing"),
-        ({"data": DIGESTS["cifar100"]}, "other data than cifar10"),
+        ({"data": DATASETS["cifar100"].digests}, "other data than cifar10"),
     ],
 )
 def test_a_mixture_is_refused_by_name(tmp_path, change, message):

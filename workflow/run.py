@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dynlib import claims, data, experiments
 from dynlib.attacks import EarlyAttack, EarlyPGD
+from dynlib.datasets import DATASETS
 from dynlib.files import CHECKPOINTS, RESULTS, ROOT
 from dynlib.mechanisms import ConfidenceExit
 from dynlib.networks.identity import KINDS, Network
@@ -120,7 +121,7 @@ def check_parameters(path: Path, parameters: dict[str, Any]) -> None:
 
 def sampled(profile: dict[str, Any], experiment: str, dataset: str) -> bool:
     """Whether the bundled sample holds all images of an experiment."""
-    return dataset == "cifar10" and profile[experiment]["n_images"] <= data.SAMPLE_SIZE
+    return DATASETS[dataset].bundled("test", profile[experiment]["n_images"])
 
 
 def measurable(profile: dict[str, Any], experiment: str, dataset: str) -> bool:
@@ -132,7 +133,7 @@ def measurable(profile: dict[str, Any], experiment: str, dataset: str) -> bool:
 def notices(profile: dict[str, Any], name: str) -> list[str]:
     """A line for each data set whose committed results have to do."""
     return [
-        f"{data.DATASET_NAMES[dataset]} is not here: {experiment} uses the results in results/{name} "
+        f"{DATASETS[dataset].display} is not here: {experiment} uses the results in results/{name} "
         f"(`python -m dynlib data {dataset}` fetches it)"
         for experiment in experiments.EXPERIMENTS
         for dataset in profile["networks"]

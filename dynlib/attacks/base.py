@@ -17,8 +17,8 @@ from dynlib.networks.exits import MultiExitNetwork
 class AttackResult(NamedTuple):
     """What an attack made of a batch.
 
-    ``adversarial`` float32 ``[batch, 3, 32, 32]`` in [0, 1]; ``reached`` bool ``[batch]``: the returned image reaches the attack's
-    goal, found out anew in float32; ``steps`` int64 ``[batch]``: gradient steps made; ``macs`` int64 ``[batch]``:
+    ``adversarial`` float32 ``[batch, 3, side, side]`` in [0, 1]; ``reached`` bool ``[batch]``: the returned image reaches the
+    attack's goal, found out anew in float32; ``steps`` int64 ``[batch]``: gradient steps made; ``macs`` int64 ``[batch]``:
     multiply-accumulates of the attack's forward and backward passes, and of finding out which exit a clean image takes where the
     loss asks. A backward pass to the image counts as much as its forward pass, which holds to within 1 %. The last check is not
     counted. ``stuck`` bool ``[batch]``: steps were made, and at each of them the gradient was zero on every pixel. Such an image
@@ -102,7 +102,7 @@ class Attack:
         return images.clone()
 
     def view(self, adversarial: Tensor, step: int) -> Tensor:
-        """What the network is shown in place of the images, ``[batch, 3, 32, 32]``; gradients flow through it."""
+        """What the network is shown in place of the images, ``[batch, 3, side, side]``; gradients flow through it."""
         return adversarial
 
     def accumulate(self, memory: Tensor, gradient: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class Attack:
 
         Args:
             net: on the images' device; its mode and gradients are left as they were.
-            images: float32 ``[batch, 3, 32, 32]`` in [0, 1].
+            images: float32 ``[batch, 3, side, side]`` in [0, 1].
             labels: int64 ``[batch]``.
         Raises:
             ValueError: wrong shape, type or range; a goal that the network cannot have; logits or gradients that are not finite.

@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dynlib.attacks.mifgsm import MIFGSM
-from dynlib.networks.exits import IMAGE_SHAPE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +15,9 @@ class DIMIFGSM(MIFGSM):
 
     Args:
         diversity: probability that a step sees the images resized, in [0, 1].
-        smallest: the smallest side that they are shrunk to, 1 to 31 pixels; zeros fill up at a random place.
+        smallest: the smallest side that they are shrunk to, in pixels, from 1 to below their own; zeros fill up at a random place.
     Raises:
-        ValueError: a setting out of range.
+        ValueError: a setting out of range; ``smallest`` is compared with the images' side when they come.
     """
 
     name, display, marker = "dimifgsm", "DI-MI-FGSM", "v"
@@ -30,14 +29,17 @@ class DIMIFGSM(MIFGSM):
         super().__post_init__()
         if not 0 <= self.diversity <= 1:
             raise ValueError(f"diversity {self.diversity} is outside [0, 1]")
-        if not 1 <= self.smallest < IMAGE_SHAPE[-1]:
-            raise ValueError(f"smallest side {self.smallest} is outside 1 to {IMAGE_SHAPE[-1] - 1}")
+        if self.smallest < 1:
+            raise ValueError(f"smallest side {self.smallest}: need at least 1")
 
     @property
     def random(self) -> bool:
         return self.diversity > 0
 
     def view(self, adversarial: Tensor, step: int) -> Tensor:
+        full = adversarial.shape[-1]
+        if self.smallest >= full:
+            raise ValueError(f"smallest side {self.smallest} is outside 1 to {full - 1}")
         # One draw a step for all images, so that an image's result does not depend on the others in its batch.
         generator = torch.Generator().manual_seed(10_000 * self.seed + step)
         if torch.rand((), generator=generator) >= self.diversity:
@@ -46,8 +48,8 @@ class DIMIFGSM(MIFGSM):
         def draw(low: int, high: int) -> int:
             return int(torch.randint(low, high, (), generator=generator))
 
-        side = draw(self.smallest, IMAGE_SHAPE[-1])
-        room = IMAGE_SHAPE[-1] - side
+        side = draw(self.smallest, full)
+        room = full - side
         left, top = draw(0, room + 1), draw(0, room + 1)
         small = F.interpolate(adversarial, size=(side, side), mode="nearest")
         return F.pad(small, (left, room - left, top, room - top))

@@ -71,7 +71,7 @@ class EarlyAttack:
 
         Args:
             net: with early exits; on the images' device.
-            images: float32 ``[batch, 3, 32, 32]`` in [0, 1].
+            images: float32 ``[batch, 3, side, side]`` in [0, 1].
             labels: the final exit's answer to each image, int64 ``[batch]``.
         Returns:
             ``steps`` are iterations; ``stuck`` looks at the gradient without the distance.

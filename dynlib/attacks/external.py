@@ -63,7 +63,7 @@ class External:
         object.__setattr__(self, "seed", checked_seed(self.seed))
 
     def craft(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Adversarial images, from a classifier, images ``[batch, 3, 32, 32]`` in [0, 1] and labels ``[batch]``."""
+        """Adversarial images, from a classifier, images ``[batch, 3, side, side]`` in [0, 1] and labels ``[batch]``."""
         raise NotImplementedError
 
     def __call__(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> AttackResult:

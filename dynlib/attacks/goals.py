@@ -35,7 +35,7 @@ class Goal:
 
     @torch.no_grad()
     def holds(self, net: MultiExitNetwork, images: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
-        """The same for images ``[batch, 3, 32, 32]``, which are run through the network: bool ``[batch]``."""
+        """The same for images ``[batch, 3, side, side]``, which are run through the network: bool ``[batch]``."""
         return self.reached(net(images), labels, mechanism)
 
     def check(self, net: MultiExitNetwork) -> None:

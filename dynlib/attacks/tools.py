@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from dynlib.networks.exits import IMAGE_SHAPE, MultiExitNetwork
+from dynlib.networks.exits import MultiExitNetwork
 
 
 def check_batch(net: MultiExitNetwork, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -17,8 +17,9 @@ def check_batch(net: MultiExitNetwork, images: Tensor, labels: Tensor) -> tuple[
     Raises:
         ValueError: they are not what a network takes.
     """
-    if images.dim() != 4 or tuple(images.shape[1:]) != IMAGE_SHAPE or images.dtype != torch.float32:
-        raise ValueError(f"images are {images.dtype} {list(images.shape)}: need float32 [batch, 3, 32, 32]")
+    if images.dim() != 4 or tuple(images.shape[1:]) != net.shape or images.dtype != torch.float32:
+        shape = ", ".join(map(str, net.shape))
+        raise ValueError(f"images are {images.dtype} {list(images.shape)}: need float32 [batch, {shape}]")
     if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
         raise ValueError(f"labels are {labels.dtype} {list(labels.shape)}: need int64 [{len(images)}]")
     if len(images) == 0:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dynlib import data
 from dynlib.attacks import ATTACKS, Attack, CarliniWagner, Iterative
+from dynlib.datasets import DATASETS
 from dynlib.files import CHECKPOINTS, atomic, code_version
 from dynlib.mechanisms import Answers, ConfidenceExit
 from dynlib.mechanisms.base import depths
@@ -43,7 +44,7 @@ def load_networks(names: Iterable[str], device: str) -> dict[str, MultiExitNetwo
 
 
 def load_images(dataset: str, n: int, device: str) -> tuple[Tensor, Tensor]:
-    """The first ``n`` test images, float32 ``[n, 3, 32, 32]`` in [0, 1], and their labels ``[n]``."""
+    """The first ``n`` test images, float32 ``[n, 3, side, side]`` in [0, 1], and their labels ``[n]``."""
     split = data.load(dataset, "test", n)
     return split.inputs.to(device), split.labels.to(device)
 
@@ -118,7 +119,7 @@ def provenance(settings: dict, networks: list[str], seconds: float) -> dict:
     return {
         "settings": settings,
         "weights": {name: checkpoints.read_card(Network.parse(name).path(CHECKPOINTS))["weights_sha256"] for name in networks},
-        "data": data.DIGESTS[Network.parse(networks[0]).dataset]["test"],
+        "data": DATASETS[Network.parse(networks[0]).dataset].digests["test"],
         "code": code_version(),
         "packages": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
         "device": torch.cuda.get_device_name(device) if gpu else f"CPU core ({torch.backends.cpu.get_cpu_capability()})",

@@ -1,7 +1,7 @@
 """The three backbones of the paper, each a stem, a list of blocks and a head.
 
 Architectures follow the CIFAR versions used by Shallow-Deep Networks (Kaya, Hong and Dumitras, ICML 2019). ``MODELS`` is
-the registry: another backbone is one more entry.
+the registry: another backbone is one more entry. VGG-16 and MobileNet take images of 32x32 pixels, ResNet-56 of any size.
 """
 
 from collections import OrderedDict
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 class Backbone(nn.Module):
-    """A static classifier: ``head(blocks(stem(x)))``, from images ``[batch, 3, 32, 32]`` to logits ``[batch, classes]``."""
+    """A static classifier: ``head(blocks(stem(x)))``, from images ``[batch, 3, side, side]`` to logits ``[batch, classes]``."""
 
     def __init__(self, stem: nn.Module, blocks: list[nn.Module], head: nn.Module):
         super().__init__()

@@ -33,7 +33,7 @@ def load(model: str, dataset: str, kind: str, seed: int = 0, folder: Path = CHEC
 
     Args:
         model: name in ``dynlib.networks.backbones.MODELS``.
-        dataset: ``"cifar10"`` or ``"cifar100"``.
+        dataset: name in ``DATASETS``.
         kind: such as ``"sdnn"``, ``"dynn"`` or ``"ic_only"``.
         seed: of the training.
         folder: where the checkpoints lie.

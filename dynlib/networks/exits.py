@@ -11,15 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dynlib.datasets import DATASETS, get_dataset
 from dynlib.networks.backbones import MODELS, Backbone
-
-# Per-channel mean and standard deviation of the training images, in [0, 1].
-NORMALISATION = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-}
-CLASSES = {"cifar10": 10, "cifar100": 100}
-IMAGE_SHAPE = (3, 32, 32)
 
 
 class Normalise(nn.Module):
@@ -59,7 +52,7 @@ class MultiExitNetwork(nn.Module):
 
     Args:
         backbone: the static network underneath.
-        dataset: name in ``CLASSES``; sets the number of classes and the normalisation.
+        dataset: name in ``DATASETS``; sets the shape of images, the number of classes and the normalisation.
         exit_after: 1-based block numbers, strictly increasing, all before the last block; empty for a static network.
     Raises:
         ValueError: unknown dataset, or ``exit_after`` out of range or out of order.
@@ -67,24 +60,23 @@ class MultiExitNetwork(nn.Module):
 
     def __init__(self, backbone: Backbone, dataset: str, exit_after: Sequence[int] = ()):
         super().__init__()
-        if dataset not in CLASSES:
-            raise ValueError(f"unknown dataset {dataset!r}: choose one of {', '.join(CLASSES)}")
+        entry = get_dataset(dataset)
         exit_after, last = tuple(exit_after), len(backbone.blocks)
         if list(exit_after) != sorted({*exit_after} & {*range(1, last)}):
             raise ValueError(f"exits after blocks {exit_after}: need increasing numbers from 1 to {last - 1}")
         self.dataset, self.exit_after = dataset, exit_after
-        self.normalise = Normalise(*NORMALISATION[dataset])
+        self.normalise = Normalise(entry.mean, entry.std)
         self.backbone = backbone
         # Exit k is reached from exit k - 1 through segment k: these blocks, half open and 0-based.
         self._bounds = list(zip((0, *exit_after), (*exit_after, last), strict=True))
         shapes = self._feature_shapes()
-        self.exits = nn.ModuleList(internal_classifier(channels, side, CLASSES[dataset]) for channels, side in shapes)
+        self.exits = nn.ModuleList(internal_classifier(channels, side, entry.classes) for channels, side in shapes)
 
     @torch.no_grad()
     def _feature_shapes(self) -> list[tuple[int, int]]:
         """Channels and side of the feature map at each early exit, found by running a black image."""
         training = self.backbone.training
-        x, shapes = self.backbone.eval().stem(torch.zeros(1, *IMAGE_SHAPE)), []
+        x, shapes = self.backbone.eval().stem(torch.zeros(1, *self.shape)), []
         for number, block in enumerate(self.backbone.blocks, start=1):
             x = block(x)
             if number in self.exit_after:
@@ -98,10 +90,15 @@ class MultiExitNetwork(nn.Module):
 
     @property
     def n_classes(self) -> int:
-        return CLASSES[self.dataset]
+        return DATASETS[self.dataset].classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images that it takes."""
+        return DATASETS[self.dataset].shape
 
     def segment(self, k: int, x: Tensor) -> Tensor:
-        """Features at exit ``k`` from those at exit ``k - 1``; for ``k = 0`` from images ``[batch, 3, 32, 32]`` in [0, 1]."""
+        """Features at exit ``k`` from those at exit ``k - 1``; for ``k = 0`` from images ``[batch, *shape]`` in [0, 1]."""
         if k == 0:
             x = self.backbone.stem(self.normalise(x))
         for block in self.backbone.blocks[slice(*self._bounds[k])]:
@@ -114,7 +111,7 @@ class MultiExitNetwork(nn.Module):
         return head(features)
 
     def forward(self, images: Tensor, depth: int | None = None) -> Tensor:
-        """Logits ``[exits, batch, classes]`` of images ``[batch, 3, 32, 32]`` in [0, 1].
+        """Logits ``[exits, batch, classes]`` of images ``[batch, *shape]`` in [0, 1].
 
         Args:
             images: float tensor.
@@ -134,7 +131,7 @@ class MultiExitNetwork(nn.Module):
         costs = []
         for depth in range(self.n_exits):
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
-                self(torch.zeros(1, *IMAGE_SHAPE, device=device), depth)
+                self(torch.zeros(1, *self.shape, device=device), depth)
             costs.append(counter.get_total_flops() // 2)  # the counter takes a multiply-accumulate for two operations
         self.train(training)
         return torch.tensor(costs)
@@ -209,13 +206,13 @@ def build(model: str, dataset: str, exit_after: Sequence[int] | None = None) -> 
 
     Args:
         model: name in ``dynlib.networks.backbones.MODELS``.
-        dataset: ``"cifar10"`` or ``"cifar100"``.
+        dataset: name in ``DATASETS``.
         exit_after: blocks followed by an exit, ``()`` for a static network; by default the paper's exits.
     Raises:
         ValueError: unknown name, or impossible exits.
     """
-    for what, name, known in (("dataset", dataset, CLASSES), ("model", model, MODELS)):
+    for what, name, known in (("dataset", dataset, DATASETS), ("model", model, MODELS)):
         if name not in known:
             raise ValueError(f"unknown {what} {name!r}: choose one of {', '.join(known)}")
-    backbone = MODELS[model].build(CLASSES[dataset])
+    backbone = MODELS[model].build(DATASETS[dataset].classes)
     return MultiExitNetwork(backbone, dataset, MODELS[model].exit_after if exit_after is None else exit_after)

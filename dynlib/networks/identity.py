@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from dynlib.data import DATASET_NAMES
+from dynlib.datasets import DATASETS
 from dynlib.networks.backbones import MODELS
 
 # Choices of a model's usual early exits, of n, from 0; ``early_exits`` reads more of them.
@@ -68,7 +68,7 @@ class Network:
     """What tells a network from all others.
 
     Args:
-        dataset: name of a data set.
+        dataset: name in ``DATASETS``.
         model: name of a backbone in ``MODELS``.
         exits: a choice, see ``early_exits``; ``"none"`` is the static network.
         trained: ``"joint"``, or ``"heads"`` on the frozen backbone of the static network.
@@ -86,7 +86,7 @@ class Network:
     seed: int = 0
 
     def __post_init__(self):
-        known = {"dataset": DATASET_NAMES, "model": MODELS, "trained": TRAINED, "regime": REGIMES}
+        known = {"dataset": DATASETS, "model": MODELS, "trained": TRAINED, "regime": REGIMES}
         for name, names in known.items():
             if getattr(self, name) not in names:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(names)}")
@@ -166,7 +166,7 @@ class Network:
     @property
     def rank(self) -> tuple:
         """Its place in the order of tables and figures: by data set, model, exits, training, regime and seed."""
-        orders = (DATASET_NAMES, MODELS, [*EXITS, self.exits], TRAINED, REGIMES)
+        orders = (DATASETS, MODELS, [*EXITS, self.exits], TRAINED, REGIMES)
         names = (self.dataset, self.model, self.exits, self.trained, self.regime)
         places = [list(order).index(name) for order, name in zip(orders, names, strict=True)]
         return (*places, self.seed, self.exits)
@@ -199,4 +199,4 @@ class Network:
 
 def cell_name(dataset: str, model: str) -> str:
     """A cell for people, for example ``"ResNet-56, CIFAR-10"``."""
-    return f"{MODELS[model].display}, {DATASET_NAMES[dataset]}"
+    return f"{MODELS[model].display}, {DATASETS[dataset].display}"

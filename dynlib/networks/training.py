@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from dynlib import data
 from dynlib.behaviour import accuracies, describe
+from dynlib.datasets import DATASETS
 from dynlib.files import CHECKPOINTS, atomic, code_version
 from dynlib.networks import checkpoints, recipes
 from dynlib.networks.checkpoints import CheckpointError
@@ -50,7 +51,7 @@ def exits_loss(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """A random 32x32 crop after zero padding by 4 and a random flip of each image: uint8 ``[batch, 3, 32, 32]`` in and out."""
+    """A random crop after zero padding by 4, and a random flip of each image: uint8 ``[batch, 3, side, side]`` in and out."""
     n, side, device = len(images), images.shape[-1], images.device
     top, left = torch.randint(0, 9, (2, n, 1), generator=generator).to(device)
     flip = torch.rand(n, 1, generator=generator).to(device) < 0.5
@@ -190,7 +191,7 @@ class Training:
             "settings": self.recipe.describe(),
             "seed": self.network.seed,
             "curve": [[row["loss"], row["validation_accuracy"][-1]] for row in self.history],
-            "data_digests": data.DIGESTS[self.network.dataset],
+            "data_digests": DATASETS[self.network.dataset].digests,
             **({"backbone_sha256": self.backbone_sha256} if self.frozen else {}),
             "test_accuracy_before_rounding": trained,
             **describe(self.net),

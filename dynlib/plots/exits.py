@@ -133,7 +133,7 @@ def easy_to_hard(images: Tensor, table: pd.DataFrame, classes: tuple[str, ...]) 
     """Images ordered by the exit they leave at: a column for each exit.
 
     Args:
-        images: ``[n, 3, 32, 32]`` in [0, 1].
+        images: ``[n, 3, side, side]`` in [0, 1].
         table: a row for each shown ``image``, with the name of its ``exit``, its ``label`` there and whether that is ``right``.
         classes: names of the classes.
     """

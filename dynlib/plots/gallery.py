@@ -14,7 +14,7 @@ def exit_gallery(pictures: dict[str, Tensor], answers: pd.DataFrame, classes: tu
     """Versions of some images side by side, and beside them what each classifier predicts for those that it was asked about.
 
     Args:
-        pictures: for each version its images ``[n, 3, 32, 32]`` in [0, 1].
+        pictures: for each version its images ``[n, 3, side, side]`` in [0, 1].
         answers: a row for each ``image``, ``version`` and ``classifier``: ``label``, ``confidence``, whether it is ``right``, and
             whether the network as deployed ``answers`` there.
         classes: names of the classes.

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from dynlib.figures import PAGE
 from dynlib.networks.backbones import MODELS
-from dynlib.networks.exits import IMAGE_SHAPE, build
+from dynlib.networks.exits import build
 
 
 @torch.no_grad()
@@ -20,7 +20,7 @@ def architecture(model: str, dataset: str = "cifar10") -> pd.DataFrame:
     blocks = len(MODELS[model].build(10).blocks)
     net = build(model, dataset, range(1, blocks)).eval()  # an exit after every block: each is a segment
     paper, static = build(model, dataset).macs, build(model, dataset, ()).macs[-1]
-    rows, x = [], torch.zeros(1, *IMAGE_SHAPE)
+    rows, x = [], torch.zeros(1, *net.shape)
     for k, macs in enumerate((net.macs / 1e6).tolist()):
         x = net.segment(k, x)
         exit = (*MODELS[model].exit_after, blocks).index(k + 1) + 1 if k + 1 in (*MODELS[model].exit_after, blocks) else None
@@ -42,10 +42,10 @@ def schematic(table: pd.DataFrame) -> Figure:
 
 
 def _strip(axes: Axes, table: pd.DataFrame) -> None:
-    total, left = table.mmacs.max(), 0.0
+    total, highest, left = table.mmacs.max(), table.side.max(), 0.0
     sides, named = sorted(set(table.side), reverse=True), ""
     for row in table.itertuples():
-        right, height = row.mmacs / total, (row.side / 32) ** 0.5
+        right, height = row.mmacs / total, (row.side / highest) ** 0.5
         shade = plt.get_cmap("Blues")(0.2 + 0.5 * sides.index(row.side) / len(sides))
         axes.add_patch(plt.Rectangle((left, -height / 2), right - left, height, fc=shade, ec="white", lw=0.8))
         if (name := f"{row.channels} x {row.side}²") != named:

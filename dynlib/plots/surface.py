@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dynlib.attacks.losses import get_loss
-from dynlib.data import DATASET_NAMES
+from dynlib.datasets import DATASETS
 from dynlib.figures import PAGE, whiskers
 from dynlib.networks.backbones import MODELS
 from dynlib.networks.identity import KINDS, Network
@@ -101,7 +101,7 @@ def transfer_matrices(table: pd.DataFrame, measures: dict[str, str]) -> Figure:
             matrix = table[table.dataset == dataset].pivot(index="made", columns="shown", values=measure)
             names = {model: about.display for model, about in MODELS.items() if model in matrix.index}
             shown = matrix.loc[[*names], [*names]].rename(index=names, columns=names)
-            heat(panel, shown, f"{DATASET_NAMES[dataset]}: {title}")
+            heat(panel, shown, f"{DATASETS[dataset].display}: {title}")
     return fig
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from dynlib.attacks import ATTACKS
 from dynlib.attacks.losses import get_loss
-from dynlib.data import DATASET_NAMES
+from dynlib.datasets import DATASETS
 from dynlib.figures import COLUMN, PAGE, whiskers
 from dynlib.networks.backbones import MODELS
 from dynlib.networks.identity import KINDS, cell_name
@@ -67,7 +67,7 @@ def rate_matrices(table: pd.DataFrame) -> Figure:
         ]
         order = list(dict.fromkeys(names[0]))
         matrix = cell.assign(made=names[0], shown=names[1]).pivot(index="made", columns="shown", values="rate")
-        heat(panel, matrix.loc[order, order], DATASET_NAMES[dataset])
+        heat(panel, matrix.loc[order, order], DATASETS[dataset].display)
         panel.tick_params(axis="x", rotation=45)
         plt.setp(panel.get_xticklabels(), ha="right", rotation_mode="anchor")
     return fig
