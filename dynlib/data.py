@@ -27,7 +27,7 @@ from dynlib.datasets import DATASETS, PARTS, get_dataset
 from dynlib.files import DENIED, ROOT, atomic
 
 SAMPLES = ROOT / "dynlib" / "sample"  # a contact sheet for each sample, its labels in a .json beside it
-SHEET_ROWS = 25
+SHEET_ROWS = 25  # of a contact sheet; its columns follow from the number of images
 SPLITS = ("train", "validation", "test")
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images uint8 [n, side, side, 3] and labels uint8 [n]

@@ -89,7 +89,10 @@ DATASETS = {
             "test": "af1227671396612a0e2c37fb8b7aa96c0301f0463487e1afc591a17a607e58b2",
         },
         class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-        samples={"test": Sample(1000, "673cdfb7979ef3447be5cdadbf4bbcc8837b2ec3b192b2f5e8931abf122448e3")},
+        samples={
+            "test": Sample(1000, "673cdfb7979ef3447be5cdadbf4bbcc8837b2ec3b192b2f5e8931abf122448e3"),
+            "validation": Sample(500, "f56abcde06ff89bcdf8cefcd1233c6201db43e2dfb368a006ddfc7fb2f7219cf"),
+        },
     ),
     "cifar100": Dataset(
         "cifar100",

@@ -16,6 +16,8 @@ from dynlib.networks.backbones import Backbone
 from dynlib.networks.identity import Network
 from tests.conftest import needs_full_data
 
+SAMPLES = DATASETS["cifar10"].samples
+
 
 def test_sample_is_the_beginning_of_the_test_set():
     images, labels = data.load("cifar10", "test", 1000)
@@ -26,11 +28,22 @@ def test_sample_is_the_beginning_of_the_test_set():
     assert 0 <= first.inputs.min() < first.inputs.max() <= 1
 
 
+@pytest.mark.parametrize(("split", "size"), [("test", 1000), ("validation", 500)])
+def test_samples_need_no_data(monkeypatch, tmp_path, split, size):
+    monkeypatch.setenv("DYNLIB_DATA", str(tmp_path))
+    assert data.load("cifar10", split, size).images.shape == (size, 3, 32, 32)
+    for n in (size + 1, None):
+        with pytest.raises(DataError, match="is missing"):
+            data.load("cifar10", split, n)
+
+
 @needs_full_data()
-def test_sample_equals_the_full_set():
-    full, sample = data.load("cifar10", "test"), data.load("cifar10", "test", 1000)
-    assert full.images[:1000].equal(sample.images)
-    assert full.labels[:1000].equal(sample.labels)
+@pytest.mark.parametrize("split", SAMPLES)
+def test_samples_equal_the_full_set(split):
+    n = SAMPLES[split].size
+    full, sample = data.load("cifar10", split), data.load("cifar10", split, n)
+    assert full.images[:n].equal(sample.images)
+    assert full.labels[:n].equal(sample.labels)
 
 
 @pytest.mark.parametrize("dataset", [pytest.param(name, marks=needs_full_data(name)) for name in DATASETS])
@@ -65,11 +78,12 @@ def test_order_and_digest_do_not_depend_on_the_source_order(monkeypatch):
         assert np.array_equal(a, b)
 
 
-def test_a_changed_pixel_is_noticed():
-    images, labels = data._read_sample("cifar10", "test")
+@pytest.mark.parametrize("split", SAMPLES)
+def test_a_changed_pixel_is_noticed(split):
+    images, labels = data._read_sample("cifar10", split)
     changed = images.copy()
     changed[3, 0, 0, 0] ^= 1
-    assert data.digest(images, labels) == DATASETS["cifar10"].samples["test"].digest != data.digest(changed, labels)
+    assert data.digest(images, labels) == SAMPLES[split].digest != data.digest(changed, labels)
 
 
 @pytest.mark.parametrize(

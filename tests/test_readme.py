@@ -30,6 +30,7 @@ def test_numbers_in_the_text_are_those_of_the_code():
     text = README.read_text()
     cifar10 = DATASETS["cifar10"]
     assert f"The first {cifar10.samples['test'].size:,} test images of CIFAR-10" in text
+    assert f"the first {cifar10.samples['validation'].size:,} of its validation images" in text
     assert f"come from {cifar10.validation:,} held-out training images" in text
     assert f"on {50_000 - cifar10.validation:,} images" in text
     assert f"the threshold ({design.DEFAULT_THRESHOLD})" in text
