@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dynlib import data, profiles, records
 from dynlib.attacks import AttackResult
+from dynlib.datasets import DATASETS
 from dynlib.files import CHECKPOINTS, code_version
 from dynlib.mechanisms import Answers
 from dynlib.networks import checkpoints
@@ -100,7 +101,7 @@ def provenance(profile: str, campaign: Campaign, source: Network, device: str) -
         "campaign": campaign.name,
         "settings": campaign.settings,
         "weights": {n.id: checkpoints.read_card(n.path(CHECKPOINTS))["weights_sha256"] for n in networks},
-        "data": data.DIGESTS[source.dataset],
+        "data": dict(DATASETS[source.dataset].digests),
         "code": code_version(),
         "packages": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
         "device": torch.cuda.get_device_name(device) if gpu else f"CPU core ({torch.backends.cpu.get_cpu_capability()})",

@@ -15,6 +15,7 @@ PROFILES = ROOT / "workflow" / "profiles"
 DENIED = "may not be read: permission denied"  # what readers say about a file that is none the worse for it
 COMMITTED = ("paper", "overnight", "quick")  # profiles whose results and figures are committed, the largest first
 PUBLISHED = "quick"  # the one whose outputs the notebooks carry
+RERUN = "rerun"
 
 
 @contextmanager

@@ -1,13 +1,13 @@
 """Profiles: what a run measures and on which networks, with every name, type and range checked before anything runs.
 
-A profile is a YAML file in ``workflow/profiles``. It may extend another one and then says only what differs. Its campaigns say which
-attacks are made on which sources, and which targets are shown the examples; what a profile says of an attack goes straight into the
-attack's own fields. A fraction, such as ``8/255``, is a number.
+A profile is a YAML file in ``workflow/profiles``. It may extend another one and then says only what differs. Its campaigns say
+which attacks are made on which sources, and which targets are shown the examples; what a profile says of an attack goes straight
+into the attack's own fields. A fraction, such as ``8/255``, is a number.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -38,11 +38,13 @@ class Planned:
     """An attack as a campaign makes it.
 
     ``exits`` says which of its early exits the attacked network keeps (see ``identity.early_exits``): whoever knows the design
-    attacks it, and targets are shown the examples with all their exits. ``settings`` is what records keep of both.
+    attacks it, and targets are shown the examples with all their exits. ``only`` selects the sources that it is made on.
+    ``settings`` is what records keep of attack and exits.
     """
 
     attack: AnyAttack
     exits: str = "all"
+    only: Selection = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -76,6 +78,8 @@ class Campaign:
         """
         found: dict[str, Planned] = {}
         for planned in self.attacks:
+            if not selects(planned.only, source):
+                continue
             if source.is_static and hasattr(planned.attack, "loss"):
                 planned = replace(planned, attack=replace(planned.attack, loss="final"))
             if planned.exits == "all" or _allows(source, planned.exits):
@@ -279,7 +283,7 @@ def _campaign(name: str, given: _Campaign, networks: tuple[Network, ...], mechan
         for number, spec in enumerate(given.attacks)
         for planned in _planned(spec, f"{place}.attacks[{number}]", mechanism, seed)
     ]
-    names = [planned.name for planned in attacks]
+    names = [f"{planned.name} {planned.only}" for planned in attacks]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"{place}.attacks: {twice[0]} is there twice")
     campaign = Campaign(name, chosen["sources"], targets, tuple(attacks), given.images, mechanism)
@@ -297,12 +301,16 @@ def _planned(spec: dict[str, Any], place: str, mechanism: Mechanism, seed: int) 
     found = []
     for values in product(*each.values()):
         settings = common | dict(zip(each, values, strict=True))
-        exits = settings.pop("exits", "all")
+        exits, only = settings.pop("exits", "all"), settings.pop("sources", {})
+        try:
+            TypeAdapter(Selection).validate_python(only, strict=True)
+        except ValidationError as error:
+            raise ValueError(f"{place}.sources: {error.errors()[0]['msg']}") from None
         early_exits(exits, 100)  # whether a network has so many is its own affair
         own = {field.name for field in fields(ATTACKS[settings["attack"]])} if settings.get("attack") in ATTACKS else set()
         usual = {"mechanism": plain(mechanism, "mechanism"), "seed": seed}
         usual = {key: value for key, value in usual.items() if key in own}
-        found.append(Planned(build("attack", usual | settings, place), exits))
+        found.append(Planned(build("attack", usual | settings, place), exits, only))
     return found
 
 

@@ -81,6 +81,6 @@ def log_ratio(sums: np.ndarray) -> np.ndarray:
 
 
 def cheapest_loss(cost: Records, clean: Records) -> str:
-    """The loss of C2's main reading: on validation images the one of lowest cost per success, on the geometric mean of the cells."""
+    """The loss of C2's main reading: on validation images the one of lowest cost per success, by the cells' geometric mean."""
     table = ratios(walks(cost, clean, "validation"))
     return str(table.groupby("loss", sort=False).log_ratio.mean().idxmin())

@@ -84,8 +84,8 @@ def evaluate(network: Network, answers: Answers, design: Design) -> Decision:
 def space(clean: Seen, attacked: Seen, default: Mechanism, designs: Sequence[Design] = ()) -> pd.DataFrame:
     """Designs of a network, by default all of ``usual_space``: a row for each ``design``; ``default`` marks the default one.
 
-    ``clean`` and ``robust`` hold, per image ``[n]``, whether the clean and the attacked image are answered correctly; ``macs`` is the
-    mean cost on clean images. There may be more clean images; the first are used.
+    ``clean`` and ``robust`` hold, per image ``[n]``, whether the clean and the attacked image are answered correctly; ``macs`` is
+    the mean cost on clean images. There may be more clean images; the first are used.
 
     Raises:
         RecordsError: the two do not belong together.
@@ -158,8 +158,8 @@ FACTORS = ("first exit", "number of early exits", "threshold", "fall-back")
 def factors(table: pd.DataFrame) -> pd.DataFrame:
     """The default design with one choice changed at a time: a row for each factor and level, the default in all of them.
 
-    ``robust`` has a Wilson interval on the images that count, the ``gain`` over the default one of ``stats.mean``; ``equal`` marks a
-    clean accuracy within 1 point of the default's. Of designs with so many early exits that is shown whose exits are spread evenly.
+    ``robust`` has a Wilson interval on the images that count, the ``gain`` over the default one of ``stats.mean``; ``equal`` marks
+    a clean accuracy within 1 point of the default's. Of designs with so many early exits the evenly spread one is shown.
     """
     start, found = table[table.default].iloc[0], []
     for row in table.itertuples():

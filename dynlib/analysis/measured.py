@@ -1,7 +1,8 @@
 """What a run has measured, as tables with a row for each source, attack and target; per-image columns hold arrays ``[n]``."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +14,14 @@ from torch import Tensor
 
 from dynlib import profiles, records
 from dynlib.files import CHECKPOINTS, home, profile_of
-from dynlib.mechanisms import Answers, Mechanism
+from dynlib.mechanisms import Answers, ConfidenceExit, Mechanism
 from dynlib.mechanisms.base import shares
-from dynlib.networks.checkpoints import read_card
+from dynlib.networks.checkpoints import CHEAPEST, read_card
 from dynlib.networks.identity import Network
-from dynlib.profiles import Campaign, Profile, build
+from dynlib.profiles import Profile, build
 from dynlib.records import FIXED_POINT, RecordsError
 
+Rule = Callable[[Network], Mechanism]
 PARTS = ("dataset", "model", "exits", "trained", "regime", "seed")
 
 
@@ -85,7 +87,7 @@ class Records:
 
     @cache  # noqa: B019 (as long-lived as the run that it describes)
     def examples(self, split: str = "test") -> pd.DataFrame:
-        """A row for each source and attack: ``truth``, ``reached``, ``stuck``, ``steps``, ``macs``, ``l2`` and ``linf`` of each image."""
+        """A row for each source and attack: of each image ``truth``, ``reached``, ``stuck``, ``steps``, ``macs``, ``l2``, ``linf``."""
         columns, found = ("truth", "reached", "stuck", "steps", "macs", "l2", "linf"), []
         for _, table in records.read(self.folder, "examples", self.expected):
             for key, rows in _blocks(table, ("split", "attack", *(f"source_{part}" for part in PARTS))):
@@ -97,13 +99,17 @@ class Records:
         return pd.DataFrame(found).astype({"truth": object}).assign(truth=lambda t: [truth.astype(np.int64) for truth in t.truth])
 
     @cache  # noqa: B019
-    def shown(self, split: str = "test", mechanism: Mechanism | None = None) -> pd.DataFrame:
+    def shown(self, split: str = "test", mechanism: Mechanism | Rule | None = None) -> pd.DataFrame:
         """A row for each source, target and attack: what targets do, as deployed with a mechanism (by default the profile's).
 
-        Of each image: ``truth``; ``label`` as deployed; ``exit`` that let it go, from 0, or -1 where none did; ``cost`` in MACs; and
-        ``labels`` of all exits, ``[exits, n]``. The settings of the attack are columns, too.
+        ``mechanism`` may be a function that gives each target its own.
+
+        Of each image: ``truth``; ``label`` as deployed; ``exit`` that let it go, from 0, or -1 where none did; ``cost`` in MACs;
+        and ``labels`` of all exits, ``[exits, n]``. The settings of the attack are columns, too.
         """
-        rows = pd.DataFrame([decided(seen, mechanism or self.mechanism) for seen in self.seen(split)])
+        mechanism = mechanism or self.mechanism
+        each = ((seen, mechanism if isinstance(mechanism, Mechanism) else mechanism(seen.target)) for seen in self.seen(split))
+        rows = pd.DataFrame([decided(seen, one) for seen, one in each])
         settings = self.attacks.rename(columns={"attack": "method", "mechanism": "attackers_mechanism"})
         return rows.join(settings, on="attack")
 
@@ -129,6 +135,13 @@ def costs(network: Network) -> Tensor:
     return torch.tensor(read_card(network.path(CHECKPOINTS))["macs"])
 
 
+def own_threshold(network: Network) -> Mechanism:
+    """Confidence exits at the threshold of the network's card: the lowest that costs at most 1 point on validation images."""
+    points = read_card(network.path(CHECKPOINTS))["operating_points"].get("most_confident", {})
+    point = points.get(CHEAPEST)
+    return ConfidenceExit(point["threshold"]) if point else ConfidenceExit()
+
+
 @cache
 def measured(run: str, campaign: str) -> Records:
     """What a run has measured of a campaign of its profile.
@@ -150,6 +163,6 @@ def _blocks(table: pa.Table, names: tuple[str, ...]) -> Iterator[tuple[dict[str,
         columns[name] = column.to_numpy(zero_copy_only=False)
     changes = np.logical_or.reduce([np.diff(columns[name]) != 0 for name in names])
     bounds = [0, *(np.flatnonzero(changes) + 1), len(table)]
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         key = {name: values[name][columns[name][start]] if name in values else columns[name][start].item() for name in names}
         yield key, {name: column[start:stop] for name, column in columns.items() if name not in names}

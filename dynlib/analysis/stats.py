@@ -94,7 +94,7 @@ def bootstrap(
 
 
 def pooled_mean(cells: Sequence[tuple[str, np.ndarray]]) -> tuple[float, float, float]:
-    """The mean over cells of the mean over images, NaN left out, with its interval; cells as for ``bootstrap``, columns ``[images]``."""
+    """The mean over cells of the mean over images, NaN left out, with its interval; of each cell name and values ``[images]``."""
     sums = [(name, np.stack([np.nan_to_num(values), ~np.isnan(values)], axis=1)) for name, values in cells]
     low, high = bootstrap(sums, lambda sums: sums[..., 0] / sums[..., 1])
     return float(np.mean([np.nanmean(values) for _, values in cells])), low, high

@@ -33,8 +33,8 @@ def counted(clean: Records, split: str = "test") -> dict[Network, np.ndarray]:
 def outcomes(shown: pd.DataFrame, counts: dict[Network, np.ndarray]) -> pd.DataFrame:
     """What becomes of the images that count, on the network that they were made on: a row for each attack.
 
-    The share of each of ``OUTCOMES``, and ``surface``, which is ``"only deployed errs"``, with its Wilson interval. ``strict``: every
-    early exit has left the label and the final exit has not.
+    The share of each of ``OUTCOMES``, and ``surface``, which is ``"only deployed errs"``, with its Wilson interval. ``strict``:
+    every early exit has left the label and the final exit has not.
 
     Raises:
         RecordsError: a network without an image that counts.

@@ -60,7 +60,7 @@ class Answers:
 
 
 def shares(steps: Tensor) -> Tensor:
-    """From whole numbers 0 to ``STEPS`` to shares in [0, 1], float32: the one way to do it, as thresholds are compared with them."""
+    """From whole numbers 0 to ``STEPS`` to shares in [0, 1], float32: the one way, as thresholds are compared with them."""
     return steps.float() / STEPS
 
 
