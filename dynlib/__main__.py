@@ -9,6 +9,7 @@ COMMANDS = {
     "cards": "dynlib.networks.checkpoints",
     "check-networks": "dynlib.networks.check",
     "measure": "dynlib.experiments.command",
+    "craft": "dynlib.craft",
     "figures": "dynlib.figures",
     "claims": "dynlib.claims",
 }
