@@ -8,10 +8,10 @@ COMMANDS = {
     "train": "dynlib.networks.queue",
     "cards": "dynlib.networks.checkpoints",
     "check-networks": "dynlib.networks.check",
-    "measure": "dynlib.experiments.command",
     "craft": "dynlib.craft",
-    "figures": "dynlib.figures",
-    "claims": "dynlib.claims",
+    "time": "dynlib.timing",
+    "claims": "dynlib.report.claims",
+    "report": "dynlib.report.report",
 }
 
 

@@ -1,6 +1,5 @@
-"""How a dynamic network behaves, from the logits of its exits: accuracy, calibration, cost, and thresholds chosen by them."""
+"""How a dynamic network behaves, from the answers of its exits: accuracy, calibration, cost, and thresholds chosen by them."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,52 +21,32 @@ class OperatingPoint(NamedTuple):
     macs: float
 
 
-def right(logits: Tensor, labels: Tensor) -> Tensor:
-    """Which exits answer which images correctly: bool ``[exits, n]`` from logits ``[exits, n, classes]`` and labels ``[n]``."""
-    return logits.argmax(dim=-1) == labels
-
-
-def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
+def calibration_error(answers: Answers, truth: Tensor, bins: int = 15) -> Tensor:
     """Expected calibration error of each exit, in [0, 1]: ``[exits]``.
 
     Bins of equal width over the confidence, weighted by their images (Guo et al., ICML 2017).
     """
-    confidence = logits.softmax(dim=-1).amax(dim=-1)
-    gap = right(logits, labels).double() - confidence
-    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    sums = torch.zeros(len(logits), bins, dtype=gap.dtype).scatter_add_(1, place, gap)
-    return sums.abs().sum(dim=1) / len(labels)
+    gap = (answers.label == truth).double() - answers.confidence
+    place = (answers.confidence * bins).ceil().long().clamp(1, bins) - 1
+    sums = torch.zeros(len(gap), bins, dtype=gap.dtype).scatter_add_(1, place, gap)
+    return sums.abs().sum(dim=1) / len(truth)
 
 
-def operate(logits: Tensor, labels: Tensor, macs: Tensor, mechanism: Mechanism) -> OperatingPoint:
-    """A mechanism on a network's logits.
-
-    Args:
-        logits: ``[exits, n, classes]``.
-        labels: ``[n]``.
-        macs: cost of leaving at each exit, ``[exits]``.
-        mechanism: of the network as deployed.
-    """
-    decision = mechanism.decide(Answers.of(logits), macs)
-    accuracy = (decision.label == labels).double().mean()
+def operate(answers: Answers, truth: Tensor, macs: Tensor, mechanism: Mechanism) -> OperatingPoint:
+    """A mechanism on a network's answers to ``n`` images; ``macs`` ``[exits]`` are the costs of leaving at each exit."""
+    decision = mechanism.decide(answers, macs)
+    accuracy = (decision.label == truth).double().mean()
     return OperatingPoint(accuracy.item(), (decision.cost.double().mean() / macs[-1]).item())
 
 
-def sweep(
-    logits: Tensor, labels: Tensor, macs: Tensor, fall_back: str, thresholds: Sequence[float] = THRESHOLDS
-) -> dict[float, OperatingPoint]:
-    """What confidence exits do at each threshold; arguments as for ``operate``."""
-    return {t: operate(logits, labels, macs, ConfidenceExit(t, fall_back)) for t in thresholds}
-
-
-def choose_thresholds(logits: Tensor, labels: Tensor, macs: Tensor, fall_back: str) -> dict[str, float | None]:
+def choose_thresholds(answers: Answers, truth: Tensor, macs: Tensor, fall_back: str) -> dict[str, float | None]:
     """Thresholds for some goals, from validation images; None where no threshold reaches one.
 
     For ``CHEAPEST`` the lowest of ``THRESHOLDS`` at which accuracy is at most 1 point below the final exit's; for each of
     ``BUDGETS`` the highest of 0.01, 0.02 ... 0.99 at which the mean cost keeps to that share of the full cost.
     """
-    enough = right(logits, labels)[-1].double().mean().item() - 0.01
-    points = sweep(logits, labels, macs, fall_back, tuple(round(0.01 * i, 2) for i in range(1, 100)))
+    enough = (answers.label[-1] == truth).double().mean().item() - 0.01
+    points = {t / 100: operate(answers, truth, macs, ConfidenceExit(t / 100, fall_back)) for t in range(1, 100)}
     return {
         CHEAPEST: next((t for t in THRESHOLDS if points[t].accuracy >= enough), None),
         **{
@@ -78,15 +57,15 @@ def choose_thresholds(logits: Tensor, labels: Tensor, macs: Tensor, fall_back: s
 
 
 @torch.no_grad()
-def all_logits(net: MultiExitNetwork, images: Tensor, batch: int = 500) -> Tensor:
-    """Logits ``[exits, n, classes]`` of uint8 images ``[n, 3, side, side]``, float32, on the CPU."""
+def all_answers(net: MultiExitNetwork, images: Tensor, batch: int = 500) -> Answers:
+    """What every exit answers to uint8 images ``[n, channels, height, width]``, on the CPU."""
     device = next(net.parameters()).device
-    return torch.cat([net(part.to(device).float() / 255).cpu() for part in images.split(batch)], dim=1)
+    return Answers.of(torch.cat([net(part.to(device).float() / 255).cpu() for part in images.split(batch)], dim=1))
 
 
-def accuracies(net: MultiExitNetwork, images: Tensor, labels: Tensor) -> list[float]:
+def accuracies(net: MultiExitNetwork, images: Tensor, truth: Tensor) -> list[float]:
     """Accuracy of each exit in percent."""
-    return percent(right(all_logits(net, images), labels).double().mean(dim=1))
+    return percent((all_answers(net, images).label == truth).double().mean(dim=1))
 
 
 def percent(shares: Tensor) -> list[float]:
@@ -98,23 +77,23 @@ def describe(net: MultiExitNetwork) -> dict:
 
     Everything measured is in percent and on the whole test set, but for ``validation_accuracy``.
     """
-    (images, labels), macs = data.load(net.dataset, "validation"), net.macs
-    logits = all_logits(net, images)
-    validation = percent(right(logits, labels).double().mean(dim=1))
-    goals = {f: choose_thresholds(logits, labels, macs, f) for f in FALL_BACKS} if net.n_exits > 1 else {}
-    images, labels = data.load(net.dataset, "test")
-    logits = all_logits(net, images)
+    (images, truth), macs = data.load(net.dataset, "validation"), net.macs
+    answers = all_answers(net, images)
+    validation = percent((answers.label == truth).double().mean(dim=1))
+    goals = {f: choose_thresholds(answers, truth, macs, f) for f in FALL_BACKS} if net.n_exits > 1 else {}
+    images, truth = data.load(net.dataset, "test")
+    answers = all_answers(net, images)
 
     def operating_point(threshold: float | None, fall_back: str) -> dict | None:
         if threshold is None:
             return None
-        point = operate(logits, labels, macs, ConfidenceExit(threshold, fall_back))
+        point = operate(answers, truth, macs, ConfidenceExit(threshold, fall_back))
         return {"threshold": threshold, "accuracy": round(100 * point.accuracy, 2), "macs": round(100 * point.macs, 2)}
 
     return {
         "validation_accuracy": validation,
-        "test_accuracy": percent(right(logits, labels).double().mean(dim=1)),
-        "calibration_error": percent(calibration_error(logits, labels)),
+        "test_accuracy": percent((answers.label == truth).double().mean(dim=1)),
+        "calibration_error": percent(calibration_error(answers, truth)),
         "macs": macs.tolist(),
         "operating_points": {f: {goal: operating_point(t, f) for goal, t in chosen.items()} for f, chosen in goals.items()},
     }

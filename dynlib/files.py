@@ -9,13 +9,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "checkpoints"
-RESULTS = ROOT / "results"
-FIGURES = ROOT / "figures"
 PROFILES = ROOT / "workflow" / "profiles"
 DENIED = "may not be read: permission denied"  # what readers say about a file that is none the worse for it
-COMMITTED = ("paper", "overnight", "quick")  # profiles whose results and figures are committed, the largest first
-PUBLISHED = "quick"  # the one whose outputs the notebooks carry
-RERUN = "rerun"
+PUBLISHED, RERUN = "published", "rerun"
 
 
 @contextmanager
@@ -44,12 +40,14 @@ def sha256(path: Path) -> str:
 
 
 @cache
-def code_version() -> str:
-    """A digest of the sources that records depend on, whatever their line endings: it names the code that ran, committed or not."""
+def code_version(*parts: str) -> str:
+    """A digest of some of dynlib's files and folders: it names the code that ran, committed or not.
+
+    Line endings do not matter. By default those that records depend on.
+    """
     digest, package = hashlib.sha256(), ROOT / "dynlib"
-    makes = [package / "craft.py", package / "data.py", package / "datasets.py"]
-    makes += [path for folder in ("attacks", "mechanisms", "networks") for path in (package / folder).rglob("*.py")]
-    for path in sorted(makes):
+    chosen = [package / part for part in parts or ("craft.py", "data.py", "datasets.py", "attacks", "mechanisms", "networks")]
+    for path in sorted(path for one in chosen for path in (one.rglob("*.py") if one.is_dir() else [one])):
         digest.update(path.name.encode() + path.read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()[:12]
 

@@ -40,13 +40,18 @@ def renew(path: Path) -> None:
         publish(executed, path)
 
 
-def main() -> None:
-    argparse.ArgumentParser(prog="python -m workflow.lesson", description=__doc__).parse_args()
+def renew_all() -> None:
+    """Make the lesson from its solutions, and run both."""
     with atomic(LESSON) as temporary:
         nbformat.write(stripped(nbformat.read(SOLUTIONS, as_version=4)), temporary)
     for path in (SOLUTIONS, LESSON):
         print(f"notebook {path.stem}", flush=True)
         renew(path)
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m workflow.lesson", description=__doc__).parse_args()
+    renew_all()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""Run one notebook through papermill; in the profile whose outputs are committed, publish it with them."""
+"""Run one notebook through papermill on the records of a run."""
 
 import argparse
 import hashlib
 import json
 import os
-import time
 from pathlib import Path
 
 import nbformat
@@ -14,7 +13,7 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 
-from dynlib.files import PUBLISHED, RESULTS, ROOT, atomic
+from dynlib.files import ROOT, atomic, home
 from workflow.environment import clean
 
 
@@ -67,18 +66,12 @@ def publish(executed: Path, target: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m workflow.notebook", description=__doc__)
     parser.add_argument("name")
-    parser.add_argument("--profile", required=True)
-    parser.add_argument("--parameters", required=True, type=json.loads)
-    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--parameters", type=json.loads, default={}, help="as JSON")
     given = parser.parse_args()
-    path = ROOT / "notebooks" / f"{given.name}.ipynb"
     print(f"notebook {given.name}", flush=True)
-    start = time.perf_counter()
-    execute(path, given.out, given.parameters)
-    with atomic(RESULTS / given.profile / "minutes" / f"{given.name}.json") as temporary:
-        temporary.write_text(json.dumps({"seconds": round(time.perf_counter() - start, 1)}) + "\n")
-    if given.profile == PUBLISHED:
-        publish(given.out, path)
+    with atomic(home(given.run) / "notebooks" / f"{given.name}.ipynb") as temporary:
+        execute(ROOT / "notebooks" / f"{given.name}.ipynb", temporary, {"run": given.run, **given.parameters})
 
 
 if __name__ == "__main__":

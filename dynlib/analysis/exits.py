@@ -5,24 +5,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from dynlib.analysis import stats
 from dynlib.analysis.measured import Seen, costs
+from dynlib.behaviour import THRESHOLDS, calibration_error
 from dynlib.mechanisms import FALL_BACKS, Answers, ConfidenceExit, Mechanism
-
-THRESHOLDS = tuple(round(0.50 + 0.01 * i, 2) for i in range(50))  # 0.50, 0.51 ... 0.99
-
-
-def calibration_error(answers: Answers, truth: Tensor, bins: int = 15) -> Tensor:
-    """Expected calibration error of each exit, in [0, 1]: ``[exits]``.
-
-    Bins of equal width over the confidence, weighted by their images (Guo et al., ICML 2017).
-    """
-    gap = (answers.label == truth).double() - answers.confidence
-    place = (answers.confidence * bins).ceil().long().clamp(1, bins) - 1
-    sums = torch.zeros(len(gap), bins, dtype=gap.dtype).scatter_add_(1, place, gap)
-    return sums.abs().sum(dim=1) / len(truth)
 
 
 def exit_table(clean: Iterable[Seen]) -> pd.DataFrame:

@@ -87,7 +87,7 @@ class Records:
 
     @cache  # noqa: B019 (as long-lived as the run that it describes)
     def examples(self, split: str = "test") -> pd.DataFrame:
-        """A row for each source and attack: of each image ``truth``, ``reached``, ``stuck``, ``steps``, ``macs``, ``l2``, ``linf``."""
+        """A row for each source and attack, with ``truth`` and the columns of ``examples`` of each image, from ``reached`` on."""
         columns, found = ("truth", "reached", "stuck", "steps", "macs", "l2", "linf"), []
         for _, table in records.read(self.folder, "examples", self.expected):
             for key, rows in _blocks(table, ("split", "attack", *(f"source_{part}" for part in PARTS))):
