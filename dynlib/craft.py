@@ -19,13 +19,13 @@ from torch import Tensor
 
 from dynlib import data, profiles, records
 from dynlib.attacks import AttackResult
+from dynlib.campaigns import Campaign, Planned
 from dynlib.datasets import DATASETS
 from dynlib.files import CHECKPOINTS, code_version
 from dynlib.mechanisms import Answers
 from dynlib.networks import checkpoints
 from dynlib.networks.exits import MultiExitNetwork
 from dynlib.networks.identity import Network, early_exits
-from dynlib.profiles import Campaign, Planned
 from dynlib.progress import progress
 
 BATCH = 100

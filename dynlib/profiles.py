@@ -7,97 +7,28 @@ into the attack's own fields. A fraction, such as ``8/255``, is a number.
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, fields
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 
-from dynlib.attacks import ATTACKS, AnyAttack
+from dynlib.attacks import ATTACKS
 from dynlib.attacks.goals import get_goal
+from dynlib.campaigns import Campaign, Names, Planned, Selection, build, plain, selects
 from dynlib.files import PROFILES
-from dynlib.mechanisms import MECHANISMS, Mechanism
+from dynlib.mechanisms import Mechanism
 from dynlib.networks.identity import Network, early_exits
 
-Names = Literal["dataset", "model", "exits", "trained", "regime", "seed"]
-# Values that some of a network's fields may have; a field that is not named may have any.
-Selection = dict[Names, str | int | list[str | int]]
 # What a network's fields are where a profile does not say.
 USUAL = {"exits": ["none", "all"], "trained": ["joint", "heads"], "regime": "standard", "seed": 0}
 
 
 class ProfileError(ValueError):
     """A profile that cannot be run; the message is one line and names the file and the place in it."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """An attack as a campaign makes it.
-
-    ``exits`` says which of its early exits the attacked network keeps (see ``identity.early_exits``): whoever knows the design
-    attacks it, and targets are shown the examples with all their exits. ``only`` selects the sources that it is made on.
-    ``settings`` is what records keep of attack and exits.
-    """
-
-    attack: AnyAttack
-    exits: str = "all"
-    only: Selection = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """What records call it: whatever differs from the attack's defaults, for example ``"pgd(eps=8/255, steps=20)"``."""
-        settings = {
-            f.name: getattr(self.attack, f.name) for f in fields(self.attack) if getattr(self.attack, f.name) != _default(f)
-        }
-        settings |= {"exits": self.exits} if self.exits != "all" else {}
-        return f"{self.attack.name}({', '.join(f'{key}={_text(key, value)}' for key, value in settings.items())})"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {**plain(self.attack, "attack"), "exits": self.exits}
-
-
-@dataclass(frozen=True)
-class Campaign:
-    """Attacks, the networks that they are made on, and for each of those the targets; ``images`` is their number by split."""
-
-    name: str
-    sources: tuple[Network, ...]
-    targets: Mapping[Network, tuple[Network, ...]]
-    attacks: tuple[Planned, ...]
-    images: Mapping[str, int]
-    mechanism: Mechanism
-
-    def attacks_of(self, source: Network) -> list[Planned]:
-        """The attacks that are made on a source.
-
-        A static network has one exit, so that all losses over exits are one; a design that the network cannot have is left out.
-        """
-        found: dict[str, Planned] = {}
-        for planned in self.attacks:
-            if not selects(planned.only, source):
-                continue
-            if source.is_static and hasattr(planned.attack, "loss"):
-                planned = replace(planned, attack=replace(planned.attack, loss="final"))
-            if planned.exits == "all" or _allows(source, planned.exits):
-                found.setdefault(planned.name, planned)
-        return list(found.values())
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What its records have in common."""
-        attacks = {planned.name: planned.settings for source in self.sources for planned in self.attacks_of(source)}
-        return {"mechanism": plain(self.mechanism, "mechanism"), "images": dict(self.images), "attacks": attacks}
-
-
-def _allows(network: Network, exits: str) -> bool:
-    try:
-        return bool(early_exits(exits, len(network.exit_indices)))
-    except ValueError:
-        return False
 
 
 class _Strict(BaseModel):
@@ -168,51 +99,6 @@ def load(name: str, folder: Path = PROFILES) -> Profile:
     return Profile(name, given.device, given.recipe, given.seed, mechanism, networks, campaigns, given.timing, given.notebooks)
 
 
-def build(kind: Literal["attack", "mechanism"], given: Any, place: str) -> Any:
-    """An attack or a mechanism from its settings: its name under ``kind``, and values of its fields.
-
-    Args:
-        kind: what is built.
-        given: for example ``{"attack": "pgd", "steps": 20}``.
-        place: where this stands, for the message.
-    Raises:
-        ValueError: an unknown name or field, a field that is missing or of another type, or a value out of range.
-    """
-    known = {"attack": ATTACKS, "mechanism": MECHANISMS}[kind]
-    if not isinstance(given, Mapping) or given.get(kind) not in known:
-        name = given.get(kind) if isinstance(given, Mapping) else given
-        raise ValueError(f"{place}: unknown {kind} {name!r}: choose one of {', '.join(known)}")
-    wanted, values = known[given[kind]], {key: value for key, value in given.items() if key != kind}
-    hints, own = get_type_hints(wanted), {field.name: field for field in fields(wanted)}
-    for key, value in values.items():
-        here = f"{place}.{key}"
-        if key not in own:
-            raise ValueError(f"{here}: {given[kind]} has no such field: it has {', '.join(own)}")
-        if hints[key] is Mechanism:
-            values[key] = build("mechanism", value, here)
-            continue
-        value = tuple(value) if isinstance(value, list) else value  # YAML has no tuples
-        try:
-            values[key] = TypeAdapter(hints[key]).validate_python(value, strict=True)
-        except ValidationError as error:
-            raise ValueError(f"{here}: {value!r}: {error.errors()[0]['msg']}") from None
-    if missing := [key for key, field in own.items() if key not in values and _default(field) is MISSING]:
-        raise ValueError(f"{place}.{missing[0]}: is missing")
-    try:
-        return wanted(**values)
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from None
-
-
-def plain(value: Any, kind: str) -> dict[str, Any]:
-    """An attack or a mechanism as ``build`` takes it."""
-    settings = {field.name: getattr(value, field.name) for field in fields(value)}
-    return {kind: value.name} | {
-        key: plain(setting, "mechanism") if is_dataclass(setting) else list(setting) if isinstance(setting, tuple) else setting
-        for key, setting in settings.items()
-    }
-
-
 def _extended(name: str, folder: Path, below: tuple[str, ...] = ()) -> dict[str, Any]:
     """A profile's text, with what it extends."""
     path = folder / f"{name}.yaml"
@@ -262,10 +148,6 @@ def _networks(selections: list[Selection]) -> set[Network]:
     return found
 
 
-def selects(selection: Selection, network: Network) -> bool:
-    return all(getattr(network, key) in (value if isinstance(value, list) else [value]) for key, value in selection.items())
-
-
 def _campaign(name: str, given: _Campaign, networks: tuple[Network, ...], mechanism: Mechanism, seed: int) -> Campaign:
     place, chosen = f"campaigns.{name}", {}
     for side, selections in (("sources", given.sources), ("targets", given.targets)):
@@ -312,16 +194,6 @@ def _planned(spec: dict[str, Any], place: str, mechanism: Mechanism, seed: int) 
         usual = {key: value for key, value in usual.items() if key in own}
         found.append(Planned(build("attack", usual | settings, place), exits, only))
     return found
-
-
-def _default(field: Any) -> Any:
-    return field.default_factory() if field.default_factory is not MISSING else field.default
-
-
-def _text(key: str, value: Any) -> str:
-    if key in ("eps", "step_size") and isinstance(value, float):
-        return f"{255 * value:.4g}/255"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _place(location: tuple[str | int, ...]) -> str:

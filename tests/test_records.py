@@ -2,12 +2,14 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from dynlib import records
 from dynlib.datasets import DATASETS
 from dynlib.files import CHECKPOINTS
+from dynlib.mechanisms.base import STEPS
 from dynlib.networks.checkpoints import read_card
 from dynlib.networks.identity import Network
 from dynlib.records import RecordsError
@@ -16,6 +18,11 @@ SOURCE = Network("cifar10", "resnet56")
 STATIC = SOURCE.sibling(exits="none")
 WEIGHTS = {network.id: read_card(network.path(CHECKPOINTS))["weights_sha256"] for network in (SOURCE, STATIC)}
 ABOUT = {"profile": "tiny", "campaign": "walk", "settings": {"n": 3}, "weights": WEIGHTS, "data": DATASETS["cifar10"].digests}
+
+
+def read(*given):
+    """All records, as one table."""
+    return pa.concat_tables([table for _, table in records.read(*given)]).unify_dictionaries().to_pandas()
 
 
 def examples(source=SOURCE, n=3):
@@ -44,20 +51,22 @@ def answers(n=3):
 
 @pytest.mark.parametrize(("kind", "rows"), [("examples", examples()), ("answers", answers())])
 def test_what_is_written_is_read(tmp_path, kind, rows):
-    records.write(tmp_path, kind, SOURCE, rows, ABOUT)
-    table = records.read(tmp_path, kind, {"profile": "tiny"})
+    records.write(tmp_path, kind, SOURCE, [rows], ABOUT)
+    table = read(tmp_path, kind, {"profile": "tiny"})
     assert list(table) == records.SCHEMAS[kind].names
     for name, values in rows.items():
         expected = np.broadcast_to(values, len(table))
-        if expected.dtype.kind == "f":
+        if name in records.FIXED_POINT:
+            expected = (expected * STEPS).round()
+        elif expected.dtype.kind == "f":
             expected = expected.astype(np.float32)
         assert (table[name].to_numpy() == expected).all(), name
 
 
 def test_the_records_of_several_sources_are_one_table(tmp_path):
     for source in (SOURCE, STATIC):
-        records.write(tmp_path, "examples", source, examples(source), ABOUT)
-    table = records.read(tmp_path, "examples", {})
+        records.write(tmp_path, "examples", source, [examples(source)], ABOUT)
+    table = read(tmp_path, "examples", {})
     assert table.groupby("source_exits", observed=True).size().to_dict() == {"all": 3, "none": 3}
     assert isinstance(table.source_model.dtype, pd.CategoricalDtype)
 
@@ -74,10 +83,10 @@ def test_the_records_of_several_sources_are_one_table(tmp_path):
     ],
 )
 def test_a_mixture_is_refused_by_name(tmp_path, change, message):
-    records.write(tmp_path, "examples", SOURCE, examples(), ABOUT)
-    wrong = records.write(tmp_path, "examples", STATIC, examples(STATIC), {**ABOUT, **change})
+    records.write(tmp_path, "examples", STATIC, [examples(STATIC)], ABOUT)
+    wrong = records.write(tmp_path, "examples", SOURCE, [examples()], {**ABOUT, **change})
     with pytest.raises(RecordsError, match=message) as caught:
-        records.read(tmp_path, "examples", {"profile": "tiny"})
+        read(tmp_path, "examples", {"profile": "tiny"})
     assert str(wrong) in str(caught.value)
 
 
@@ -93,35 +102,40 @@ def test_a_mixture_is_refused_by_name(tmp_path, change, message):
 def test_wrong_rows_are_not_written(tmp_path, change, message):
     rows = {name: value for name, value in {**examples(), **change}.items() if value is not None}
     with pytest.raises(RecordsError, match=message):
-        records.write(tmp_path, "examples", SOURCE, rows, ABOUT)
+        records.write(tmp_path, "examples", SOURCE, [rows], ABOUT)
     assert not list(tmp_path.iterdir())
+
+
+def test_blocks_are_one_table(tmp_path):
+    records.write(tmp_path, "examples", SOURCE, [examples(n=3), {**examples(n=2), "attack": "fgsm"}], ABOUT)
+    assert list(read(tmp_path, "examples", {}).attack) == ["pgd"] * 3 + ["fgsm"] * 2
 
 
 def test_nothing_there(tmp_path):
     with pytest.raises(RecordsError, match="holds no examples"):
-        records.read(tmp_path, "examples", {})
+        read(tmp_path, "examples", {})
 
 
 def test_shares_outside_their_range_are_not_written(tmp_path):
     with pytest.raises(RecordsError, match=r"margin is outside \[0, 1\]"):
-        records.write(tmp_path, "answers", SOURCE, {**answers(), "margin": 1.5}, ABOUT)
+        records.write(tmp_path, "answers", SOURCE, [{**answers(), "margin": 1.5}], ABOUT)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
 def test_truncated_records_are_named(tmp_path, share):
-    file = records.write(tmp_path, "examples", SOURCE, examples(), ABOUT)
+    file = records.write(tmp_path, "examples", SOURCE, [examples()], ABOUT)
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))])
     with pytest.raises(RecordsError, match=r"dynn\.examples\.parquet is damaged"):
-        records.read(tmp_path, "examples", {})
+        read(tmp_path, "examples", {})
 
 
 def test_another_schema_is_refused(tmp_path):
-    file = records.write(tmp_path, "examples", SOURCE, examples(), ABOUT)
+    file = records.write(tmp_path, "examples", SOURCE, [examples()], ABOUT)
     table = pq.read_table(file).drop_columns(["stuck"]).replace_schema_metadata({"about": json.dumps(ABOUT)})
     pq.write_table(table, file)
     with pytest.raises(RecordsError, match="another schema"):
-        records.read(tmp_path, "examples", {})
+        read(tmp_path, "examples", {})
 
 
 def test_an_exit_and_image_takes_few_bytes(tmp_path):
@@ -129,5 +143,5 @@ def test_an_exit_and_image_takes_few_bytes(tmp_path):
     rows = answers(n=2000)
     size = len(rows["image"])
     rows |= {"label": rng.integers(0, 100, size), **{name: rng.random(size) for name in ("confidence", "margin", "entropy")}}
-    file = records.write(tmp_path, "answers", SOURCE, rows, ABOUT)
+    file = records.write(tmp_path, "answers", SOURCE, [rows], ABOUT)
     assert file.stat().st_size / size < 8

@@ -13,9 +13,10 @@ import papermill
 
 from dynlib import data, profiles
 from dynlib.analysis.claims import CLAIMS
+from dynlib.campaigns import Campaign
 from dynlib.datasets import DATASETS
 from dynlib.files import CHECKPOINTS, PUBLISHED, RERUN, ROOT, home
-from dynlib.profiles import Campaign, Profile, ProfileError
+from dynlib.profiles import Profile, ProfileError
 from dynlib.report.report import main_rows
 from workflow.environment import clean
 from workflow.notebook import literal
