@@ -7,6 +7,7 @@ A campaign crafts examples on a source network and shows them to targets. Two Pa
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dynlib.datasets import DATASETS
-from dynlib.files import CHECKPOINTS, atomic
+from dynlib.files import CHECKPOINTS, DENIED, atomic
 from dynlib.mechanisms.base import STEPS
 from dynlib.networks.checkpoints import CheckpointError, read_card
 from dynlib.networks.identity import Network
@@ -143,23 +144,30 @@ def about(file: Path) -> dict[str, Any]:
     """What a file of records stands on.
 
     Raises:
-        RecordsError: a damaged file.
+        RecordsError: a damaged file, or one that may not be read.
     """
-    try:
+    with named_if_damaged(file):
         return json.loads(pq.read_schema(file).metadata[b"about"])
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise RecordsError(f"{file} is damaged ({_line(error)}): delete it and run again") from None
 
 
 def _read(file: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
     stands_on = about(file)
-    try:
+    with named_if_damaged(file):
         table = pq.read_table(file)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise RecordsError(f"{file} is damaged ({_line(error)}): delete it and run again") from None
     if not table.schema.equals(SCHEMAS[kind]):
         raise RecordsError(f"{file} has another schema: it was written by another version, run again")
     return table, stands_on
+
+
+@contextmanager
+def named_if_damaged(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError:
+        raise RecordsError(f"{file} {DENIED}") from None
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise RecordsError(f"{file} is damaged ({line}): delete it and run again") from None
 
 
 def _check_networks(file: Path, stands_on: Mapping[str, Any]) -> None:
@@ -173,7 +181,3 @@ def _check_networks(file: Path, stands_on: Mapping[str, Any]) -> None:
             raise RecordsError(f"{file} was measured with other weights of {id}: delete it and run again")
         if stands_on["data"] != DATASETS[network.dataset].digests:
             raise RecordsError(f"{file} was measured on other data than {network.dataset} here: delete it and run again")
-
-
-def _line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dynlib import data, files, results
+from dynlib import data, files, records
 from dynlib.files import CHECKPOINTS, ROOT, atomic
 from dynlib.networks import checkpoints
+from dynlib.networks.identity import Network
 
 WRITER = """
 import sys
@@ -105,16 +106,14 @@ def test_forbidden_data_are_not_called_damaged(shelf, monkeypatch):
     shelf.chmod(0o755)
 
 
-@pytest.mark.parametrize(("experiment", "suffix"), [("outputs", ".safetensors"), ("outputs", ".json"), ("transferability", ".csv")])
-def test_forbidden_results_are_not_called_damaged(shelf, monkeypatch, experiment, suffix):
-    folder = shelf / "quick" / experiment
-    shutil.copytree(results.RESULTS / "quick" / experiment, folder)
-    monkeypatch.setattr(results, "RESULTS", shelf)
-    for path in folder.glob(f"*{suffix}"):
-        path.chmod(0)
-    read = results.read_outputs if experiment == "outputs" else results.read_records
-    with no_longer_root(), pytest.raises(results.ResultsError, match=f"{suffix} may not be read: permission denied$"):
-        read("quick")
+def test_forbidden_records_are_not_called_damaged(shelf):
+    rows = dict.fromkeys(records.SCHEMAS["examples"].names, 0)
+    names = dict.fromkeys(("attack", "split"), "some")
+    source = Network("cifar10", "resnet56")
+    file = records.write(shelf, "examples", source, [rows | names | records.parts("source", source)], {})
+    file.chmod(0)
+    with no_longer_root(), pytest.raises(records.RecordsError, match=r"examples\.parquet may not be read: permission denied$"):
+        list(records.read(shelf, "examples", {}))
 
 
 def test_line_endings_change_no_digest(tmp_path, monkeypatch):
@@ -134,6 +133,5 @@ def test_git_changes_no_binary_file_and_no_line_ending():
     for line in listed.splitlines():
         state, name = line.split("\t")
         binary = name.endswith((".npz", ".parquet", ".pdf", ".png", ".safetensors"))
-        kept = binary or (name.startswith("results/") and name.endswith(".csv"))
-        assert ("attr/-text" in state) == kept, line
-        assert kept or state.startswith(("i/lf", "i/none")), line
+        assert ("attr/-text" in state) == binary, line
+        assert binary or state.startswith(("i/lf", "i/none")), line
