@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
-# Sets up the environment, then regenerates every figure and the claims table, or passes the tests.
+# Sets up the environment, then measures anew, redraws what is published, or runs the tests.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started by `sh run_all.sh`
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "$0")"
 
 usage() {
   cat <<'TEXT'
-usage: ./run_all.sh [setup|test] [--profile smoke|quick|overnight|paper] [--cores N] [--dry-run]
+usage: ./run_all.sh [figures|test|setup] [--profile smoke|quick|published|paper] [--cores N] [--dry-run]
 
-  ./run_all.sh              regenerate every figure and the claims table from the shipped weights
-  ./run_all.sh test         pass the tests (unit tests, and nbval on the notebooks)
+  ./run_all.sh              measure anew on the shipped weights, below runs/, and compare with what is published
+  ./run_all.sh figures      redraw every published figure, notebook and table from the committed records
+  ./run_all.sh test         run the tests (unit tests, and nbval on the notebooks)
   ./run_all.sh setup        set up the environment only
 
-  --profile NAME            scale of the run, see workflow/profiles (default: quick)
+  --profile NAME            what to measure, see workflow/profiles (default: quick)
   --cores N                 processor cores to use (default: all)
-  --dry-run                 say what would be done, and why
+  --dry-run                 say what would be measured, and why
 
 All of them first make .venv, or use the active conda environment made from environment.yml. PYTHON names the interpreter
 to make .venv with (default: python3; 3.11 or newer).
@@ -23,10 +24,10 @@ TEXT
 
 fail() { echo "error: $*" >&2; exit 2; }
 
-task=figures profile=quick cores=all dry=()
+task=run profile=quick cores=all dry=()
 while [ $# -gt 0 ]; do
   case "$1" in
-    setup | test) task=$1 ;;
+    figures | setup | test) task=$1 ;;
     --profile) profile="${2:?--profile needs a name}"; shift ;;
     --cores) cores="${2:?--cores needs a number}"; shift ;;
     --dry-run) dry=(--dry-run) ;;
@@ -71,5 +72,6 @@ fi
 
 case "$task" in
   test) exec python -Es -m workflow.environment pytest ;;
-  figures) exec python -Es -m workflow.environment workflow.run --profile "$profile" --cores "$cores" ${dry[@]+"${dry[@]}"} ;;
+  figures) exec python -Es -m workflow.environment workflow.publish --cores "$cores" ;;
+  run) exec python -Es -m workflow.environment workflow.run --profile "$profile" --cores "$cores" ${dry[@]+"${dry[@]}"} ;;
 esac

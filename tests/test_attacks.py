@@ -10,13 +10,13 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from dynlib.attacks import ATTACKS, DIMIFGSM, FGSM, LOSSES, MIFGSM, PGD, Attack, CarliniWagner
-from dynlib.attacks.losses import get_loss, margin
+from dynlib.attacks.losses import AtExit, get_loss, margin
 from dynlib.attacks.tools import uniform_noise
 from dynlib.mechanisms import Answers, ConfidenceExit
 from tests.conftest import small_network
 
 EPS = 8 / 255
-IN_BALL = {name: attack for name, attack in ATTACKS.items() if issubclass(attack, Attack)}
+IN_BALL = {name: attack for name, attack in ATTACKS.items() if issubclass(attack, Attack) and not attack.own_labels}
 
 
 def check_effect(attack, net, images, labels):
@@ -355,3 +355,44 @@ def test_bad_input(sample, change, message):
 def test_exit_out_of_range(sample):
     with pytest.raises(ValueError, match="out of range"):
         FGSM(loss="exit=7")(small_network(2), sample[0][:2], sample[1][:2])
+
+
+def test_asking_by_a_plain_loop(dynn, sample):
+    """The walk, image by image: each step is paid for, and so is what the network as deployed runs beyond it to answer."""
+    images, labels, mechanism = sample[0][:10], sample[1][:10], ConfidenceExit(0.9)
+    walk = PGD(step_size=0.5 / 255, steps=6, random_start=False, early_stop=True, asks=True, loss="taken", mechanism=mechanism)
+    result, costs = walk(dynn, images, labels), dynn.macs
+    for k in range(len(labels)):
+        x, label = images[k : k + 1], labels[k : k + 1]
+        taken = mechanism.run(dynn, x)
+        depth = int(torch.searchsorted(costs, taken.cost))
+        loss = AtExit(int(taken.exit))
+        steps, spent, adversarial = 0, int(taken.cost), x.clone()
+        for _ in range(walk.steps):
+            spent += 2 * int(costs[depth])
+            now = mechanism.run(dynn, adversarial)
+            spent += max(int(now.cost) - int(costs[depth]), 0)  # what it ran beyond
+            if now.label != label:
+                break
+            inputs = adversarial.clone().requires_grad_()
+            value = loss(dynn(inputs, int(taken.exit)), label, mechanism)
+            (gradient,) = torch.autograd.grad(value.sum(), inputs)
+            adversarial = walk.project(adversarial + walk.rate * gradient.sign(), x)
+            steps += 1
+        assert result.steps[k] == steps
+        assert result.macs[k] == spent
+        assert (result.adversarial[k] - adversarial[0]).abs().max() < 1e-5
+
+
+def test_asking_notices_what_a_shallow_loss_does_not(dynn, sample):
+    """With the same budget the walk that asks makes no more steps, and somewhere fewer."""
+    common = {"step_size": 0.5 / 255, "steps": 8, "random_start": False, "early_stop": True, "loss": "taken"}
+    asking, silent = (PGD(**common, asks=asks)(dynn, sample[0][:40], sample[1][:40]) for asks in (True, False))
+    assert (asking.steps <= silent.steps).all()
+    assert (asking.steps < silent.steps).any()
+
+
+@pytest.mark.parametrize("settings", [{"asks": True}, {"asks": True, "early_stop": True, "goal": "mirror"}])
+def test_only_an_attack_that_stops_at_an_error_asks(settings):
+    with pytest.raises(ValueError, match="asks: only an attack that stops early"):
+        PGD(**settings)

@@ -89,7 +89,8 @@ def bootstrap(
         for part in np.split(np.arange(RESAMPLES), 20):
             drawn = rng.multinomial(n, np.full(n, 1 / n), len(part)).astype(float)  # how often each image is drawn
             totals[part] += statistic(drawn @ columns).sum(axis=0)
-    low, high = np.nanpercentile(totals / len(cells), [2.5, 97.5])
+    # The nearest one: a resample without a success has an infinite cost, between which nothing can be interpolated.
+    low, high = np.nanpercentile(totals / len(cells), [2.5, 97.5], method="nearest")
     return float(low), float(high)
 
 
