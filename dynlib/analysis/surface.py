@@ -1,4 +1,4 @@
-"""RQ3: what attacks open that no static network is open to, and which designs withstand it (C4).
+"""RQ3: what attacks open that no static network is open to, and which designs do something about it (C4).
 
 An image counts where the clean one is classified correctly by the network as deployed and by its final exit. The *surface* is the
 share of them on which only the network as deployed errs: the static network inside is unharmed.
@@ -85,7 +85,7 @@ def surface_gains(shown: pd.DataFrame, counts: dict[Network, np.ndarray], eps_25
         opened = {GOAL: [], PLAIN: []}
         for row in rows.itertuples():
             if row.goal in opened and (row.goal == PLAIN or row.seed == seed):
-                opened[row.goal].append((row.label != row.truth) & (row.labels[-1] == row.truth))
+                opened[row.goal].append(_opened(row))
         if not all(opened.values()):
             continue  # only one of the two was made here
         here = counts[network][: len(rows.truth.iloc[0])]
@@ -102,6 +102,128 @@ def surface_gains(shown: pd.DataFrame, counts: dict[Network, np.ndarray], eps_25
                 "per_image": per_image,
             }
         )
+    return pd.DataFrame(found)
+
+
+def widest(table: pd.DataFrame, goal: str) -> pd.Series:
+    """Mask of the rows of that attack with a goal that was made at most radii; needs ``method``, ``loss`` and ``eps_255``."""
+    at = table[table.goal == goal].groupby(["method", "loss"], sort=False).eps_255.nunique()
+    method, loss = at.idxmax()
+    return (table.goal == goal) & (table.method == method) & (table.loss == loss)
+
+
+def most_objectives(table: pd.DataFrame) -> float:
+    """The radius at which most objectives were tried, of several the smallest; rows of ``outcomes``."""
+    return table[table.goal != PLAIN].groupby("eps_255")["attack"].nunique().idxmax()
+
+
+def ranked(table: pd.DataFrame) -> pd.DataFrame:
+    """Attacks by the surface that they open on the mean over networks; rows of ``outcomes``, an attack once for each network.
+
+    ``cells`` is the number of networks, and on ``best`` of them no other attack opens more.
+    """
+    most = table.groupby("source", sort=False).surface.transform("max")
+    groups = table.assign(best=table.surface == most).groupby(["method", "loss", "goal"], sort=False)
+    found = groups.agg(surface=("surface", "mean"), cells=("surface", "size"), best=("best", "sum")).reset_index()
+    return found.sort_values("surface", ascending=False, kind="stable", ignore_index=True)
+
+
+def of_kind(table: pd.DataFrame, kind: str, column: str = "source") -> pd.DataFrame:
+    """The rows whose network in a column is of a kind, such as ``"dynn"``."""
+    return table[table[column].map(lambda network: network.kind == kind)]
+
+
+def at_radius(table: pd.DataFrame, radius: dict[str, float], network: str = "source") -> pd.DataFrame:
+    """The rows of the radius that a data set has; ``network`` is the column that tells the data set."""
+    wanted = table[network].map(lambda one: radius.get(one.dataset, np.nan))
+    return table[table.eps_255 == wanted]
+
+
+def pooled(table: pd.DataFrame) -> pd.DataFrame:
+    """``outcomes`` on the mean over a data set's networks; ``n`` is the smallest number of images, ``networks`` how many there are.
+
+    A row for each data set, attack and radius.
+    """
+    by = ["dataset", "method", "loss", "goal", "eps_255"]
+    groups = table.assign(dataset=[network.dataset for network in table.source]).groupby(by, sort=False)
+    return groups[[*OUTCOMES]].mean().assign(n=groups.n.min(), networks=groups.size()).reset_index()
+
+
+def vulnerability(shown: pd.DataFrame, static: pd.DataFrame, counts: dict[Network, np.ndarray], seed: int) -> pd.DataFrame:
+    """How many images a network loses, whatever its final exit does, beside the static network under its own PGD.
+
+    A row for each network and radius. Images count that both classify correctly when clean, the dynamic one as deployed and at its
+    final exit. ``dynamic`` and ``static`` are the shares still right as deployed: of the dynamic one under that of its ``attacks``
+    attacks that leaves least, named by ``method``, ``loss`` and ``goal``; ``surface`` is the largest surface that one of them
+    opens. All three have Wilson intervals. ``difference``, static less dynamic, has its own, and ``per_image`` holds it on each
+    image, NaN where it does not count.
+
+    Args:
+        shown: of ``on_itself``.
+        static: rows of ``Records.shown``; those of static networks on themselves by PGD are used.
+        counts: of ``counted``.
+        seed: of the random starts.
+    """
+    pgd = static[(static.source == static.target) & (static.method == "pgd") & (static.seed == seed)]
+    own = {(row.source, row.eps_255): row for row in pgd.itertuples() if row.source.is_static}
+    found = []
+    for (network, eps), rows in shown[shown.seed == seed].groupby(["source", "eps_255"], sort=False):
+        sibling = own.get((network.sibling(exits="none"), eps))
+        if sibling is None:
+            continue
+        n = min(len(truth) for truth in (sibling.truth, *rows.truth))
+        here = counts[network][:n] & counts[sibling.source][:n]
+        if here.any():
+            found.append(
+                {"network": network, "eps_255": eps, "n": here.sum(), "attacks": len(rows), **_beside(rows, sibling, here, n)}
+            )
+    return pd.DataFrame(found)
+
+
+def _beside(rows: pd.DataFrame, static, here: np.ndarray, n: int) -> dict:
+    """Of the images ``here`` among the first ``n``: see ``vulnerability``."""
+    still = [(row.label == row.truth)[:n] for row in rows.itertuples()]
+    worst = int(np.argmin([right[here].mean() for right in still]))
+    kept = (static.label == static.truth)[:n]
+    shares = {"surface": max((_opened(row)[:n] for row in rows.itertuples()), key=lambda hits: hits[here].mean())}
+    shares |= {"dynamic": still[worst], "static": kept}
+    numbers = {name: rows.iloc[worst][name] for name in ("method", "loss", "goal")}
+    for name, hits in shares.items():
+        numbers |= dict(zip((name, f"{name}_low", f"{name}_high"), stats.rate(hits[here]), strict=True))
+    per_image = np.where(here, kept.astype(float) - still[worst], np.nan)
+    return numbers | dict(zip(("difference", "low", "high"), stats.mean(per_image), strict=True)) | {"per_image": per_image}
+
+
+def _opened(row) -> np.ndarray:
+    """Of each image whether only the network as deployed errs."""
+    return (row.label != row.truth) & (row.labels[-1] == row.truth)
+
+
+def by_training(shown: pd.DataFrame, counts: dict[Network, np.ndarray], seed: int) -> pd.DataFrame:
+    """The surface that the attacks with the goal open, exits trained jointly beside exits trained on a frozen backbone.
+
+    A row for each radius at which both were attacked, on images that count for both, and by the attacks that both had, image by
+    image the best of them. ``joint`` and ``heads`` are means over ``cells`` cells, ``difference`` has its 95 % interval, and ``n``
+    is the smallest number of images. Arguments as of ``surface_gains``.
+    """
+    found, at = [], shown[(shown.goal == GOAL) & (shown.seed == seed)]
+    for eps, rows in at.groupby("eps_255"):
+        cells, each = [], dict(list(rows.groupby("source", sort=False)))
+        for joint, heads in ((one, one.sibling(trained="heads")) for one in each if one.trained == "joint"):
+            if heads in each:
+                both = [
+                    each[one][each[one]["attack"].isin({*each[joint]["attack"]} & {*each[heads]["attack"]})]
+                    for one in (joint, heads)
+                ]
+                hits = [np.any([_opened(row) for row in same.itertuples()], axis=0) for same in both]
+                here = (counts[joint] & counts[heads])[: len(hits[0])]
+                cells.append((joint.dataset, *(np.where(here, one.astype(float), np.nan) for one in hits)))
+        if cells:
+            means = {name: np.mean([np.nanmean(cell[k]) for cell in cells]) for k, name in ((1, "joint"), (2, "heads"))}
+            gap = stats.pooled_mean([(name, joint - heads) for name, joint, heads in cells])
+            n = min((~np.isnan(joint)).sum() for _, joint, _ in cells)
+            row = {"eps_255": eps, "cells": len(cells), "n": n, **means}
+            found.append(row | dict(zip(("difference", "low", "high"), gap, strict=True)))
     return pd.DataFrame(found)
 
 
@@ -131,8 +253,9 @@ def designs_attacked(designs: Records, clean: Records, split: str = "test") -> d
 def published_table(published: Records, clean: Records) -> pd.DataFrame:
     """The published attack over its weight, on all images as published, against what the final exit predicts for the clean image.
 
-    ``strict`` and ``deployed`` success have Wilson intervals; ``kept`` is the share whose final exit keeps its answer; ``l2`` and
-    ``linf`` are medians, in units and in 255ths of the range of images, ``iterations`` is a median and ``macs`` a mean.
+    ``strict`` and ``deployed`` success have Wilson intervals; ``kept`` is the share whose final exit keeps its answer, and
+    ``unnoticed`` the share of strict successes after which the network as deployed answers as before; ``l2`` and ``linf`` are
+    medians, in units and in 255ths of the range of images, ``iterations`` is a median and ``macs`` a mean.
     """
     own, found = _own(clean), []
     spent = {(row.source, row.attack): row for row in published.examples().itertuples()}
@@ -142,7 +265,8 @@ def published_table(published: Records, clean: Records) -> pd.DataFrame:
             kept, strict, opened = _reached(row, price)
             numbers = dict(zip(("strict", "strict_low", "strict_high"), stats.rate(strict), strict=True))
             numbers |= dict(zip(("deployed", "low", "high"), stats.rate(opened), strict=True))
-            numbers |= {"kept": kept.mean(), "l2": np.median(made.l2), "linf": 255 * np.median(made.linf)}
+            numbers |= {"kept": kept.mean(), "unnoticed": (strict & ~opened).mean()}
+            numbers |= {"l2": np.median(made.l2), "linf": 255 * np.median(made.linf)}
             numbers |= {"iterations": np.median(made.steps), "macs": made.macs.mean()}
             found.append({"network": row.source, "alpha": row.alpha, "n": len(kept), **numbers})
     return pd.DataFrame(found)

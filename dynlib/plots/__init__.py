@@ -8,20 +8,20 @@ from dynlib.plots.gallery import exit_gallery
 from dynlib.plots.robustness import robustness_panels
 from dynlib.plots.schematic import architecture, schematic
 from dynlib.plots.surface import (
-    TRAINING,
-    ablation_panels,
+    attack_name,
+    objective_panels,
+    outcome_bars,
     published_panels,
     surface_panels,
     transfer_matrices,
-    two_attackers,
+    vulnerability_dots,
 )
 from dynlib.plots.transfer import backbone_panels, difference_panels, rate_matrices, rate_panels, reading_panels
 
 __all__ = [
-    "TRAINING",
-    "ablation_panels",
     "accuracy_cost",
     "architecture",
+    "attack_name",
     "backbone_panels",
     "calibration_lines",
     "computation_over_radius",
@@ -31,6 +31,8 @@ __all__ = [
     "exit_gallery",
     "factor_panels",
     "leaving_bars",
+    "objective_panels",
+    "outcome_bars",
     "overthinking_bars",
     "published_panels",
     "rate_matrices",
@@ -44,5 +46,5 @@ __all__ = [
     "surface_panels",
     "trade_off_panels",
     "transfer_matrices",
-    "two_attackers",
+    "vulnerability_dots",
 ]

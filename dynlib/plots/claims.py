@@ -5,8 +5,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from dynlib.analysis.readings import MAIN
 from dynlib.figures import PAGE
-from dynlib.sensitivity import MAIN
 
 # How figures show verdicts: colour, marker, and whether it is filled.
 VERDICTS = {

@@ -1,71 +1,38 @@
-"""What the Early Attack reaches, what of it works best, and which designs withstand it."""
+"""What attacks open that only the mechanism makes possible: how often, by which objective, and whether it travels."""
+
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dynlib.analysis.surface import GOAL, OUTCOMES, PLAIN, of_kind
+from dynlib.attacks import ATTACKS
 from dynlib.attacks.losses import get_loss
 from dynlib.datasets import DATASETS
 from dynlib.figures import PAGE, whiskers
 from dynlib.networks.backbones import MODELS
-from dynlib.networks.identity import KINDS, Network
+from dynlib.networks.identity import KINDS, cell_name
 from dynlib.plots.exits import panels
 from dynlib.plots.transfer import heat
 
-# How figures show the attacks in a ball: by name, loss unless the attack has only one here, and goal.
-LOOKS = {
-    ("pgd", "final", "none"): ("PGD, final exit", "C0", "o"),
-    ("pgd", "taken", "none"): ("PGD, exit taken", "C1", "s"),
-    ("pgd", "taken", "deployed"): ("PGD, exit taken, stops", "C2", "D"),
-    ("early_pgd", "", "deployed"): ("Early PGD", "C3", "v"),
-}
-GOALS = {"deployed": ("surface", "C3", "o"), "strict": ("strict success", "C0", "s")}
+# How figures show what becomes of an image, in the order of ``OUTCOMES``.
+FILLS = dict(zip(OUTCOMES, ("0.9", "C3", "C0", "0.55"), strict=True))
+# How they show attacks with the goal that only the network as deployed errs, and those without.
+SIDES = {GOAL: ("with the goal", "C3", "o"), PLAIN: ("plain", "0.4", "s")}
+SUCCESS = {"surface": ("surface", "C3", "o"), "strict": ("strict success", "C0", "s")}
 
 
-def surface_panels(table: pd.DataFrame) -> Figure:
-    """The surface over the radius: a panel for each dataset and model, a mark for each attack; hollow: exits on a frozen backbone.
-
-    Args:
-        table: rows of ``surface.surface_table`` of attacks in a ball, one loss of ``EarlyPGD`` and not its strict goal.
-    """
-    radii = sorted(set(table.eps_255))
-
-    def draw(axes: Axes, cell: pd.DataFrame) -> None:
-        for number, ((attack, loss, goal), (name, colour, marker)) in enumerate(LOOKS.items()):
-            for kind, shift in (("dynn", 0.0), ("ic_only", 0.08)):
-                here = (cell.attack == attack) & (cell.goal == goal) & (cell.kind == kind)
-                rows = cell[here & (cell.loss == loss) if loss else here].sort_values("eps_255")
-                places = [radii.index(eps) + 0.18 * (number - 1.5) + shift for eps in rows.eps_255]
-                look = {"color": colour, "marker": marker, "mfc": "white" if shift else colour, "ls": "", "lw": 0.8}
-                label = name if kind == "dynn" else None
-                axes.errorbar(places, 100 * rows.surface, whiskers(rows, "surface"), capsize=1.5, label=label, **look)
-        axes.set_xticks(range(len(radii)), radii)
-        axes.set_ylim(-3, 103)
-
-    return panels(table, draw, "radius (255ths)", "errs, its final exit does not (%)")
+def attack_name(method: str, loss: str, goal: str) -> str:
+    """For people, for example ``"PGD, exit taken, stopped"``."""
+    ends = {"strict": ", strict goal", GOAL: "" if method == "early_pgd" else ", stopped"}
+    return f"{ATTACKS[method].display}, {get_loss(loss).display}{ends.get(goal, '')}"
 
 
-def ablation_panels(table: pd.DataFrame) -> Figure:
-    """What each loss of ``EarlyPGD`` reaches: the surface where that is its goal, strict success where that is.
-
-    Args:
-        table: rows of ``surface.surface_table`` of one kind of network, of ``EarlyPGD`` at one radius.
-    """
-    losses = list(dict.fromkeys(table.loss))
-
-    def draw(axes: Axes, cell: pd.DataFrame) -> None:
-        for goal, (name, colour, marker) in GOALS.items():
-            rows = cell[cell.goal == goal]
-            value, low, high = ("surface", "low", "high") if goal == "deployed" else ("strict", "strict_low", "strict_high")
-            spread = whiskers(rows, value, low, high)
-            places = [losses.index(loss) + (0.12 if goal == "strict" else -0.12) for loss in rows.loss]
-            axes.errorbar(100 * rows[value], places, xerr=spread, ls="", capsize=1.5, color=colour, marker=marker, label=name)
-        axes.set_yticks(range(len(losses)), [get_loss(loss).display for loss in losses])
-        axes.set_ylim(len(losses) - 0.5, -0.5)
-        axes.set_xlim(-3, 103)
-
-    return panels(table, draw, "share of images (%)", "", height=0.26 * len(losses) + 0.5)
+def with_cells(table: pd.DataFrame, network: str = "source") -> pd.DataFrame:
+    """A table with ``dataset`` and ``model`` of the networks in a column."""
+    return table.assign(dataset=[one.dataset for one in table[network]], model=[one.model for one in table[network]])
 
 
 def published_panels(table: pd.DataFrame) -> Figure:
@@ -73,65 +40,133 @@ def published_panels(table: pd.DataFrame) -> Figure:
 
     def draw(axes: Axes, cell: pd.DataFrame) -> None:
         cell = cell.sort_values("alpha")
-        for (name, colour, marker), value in zip(reversed(GOALS.values()), ("strict", "deployed"), strict=True):
-            bounds = ("low", "high") if value == "strict" else ("deployed_low", "deployed_high")
+        for value, (name, colour, marker), bounds in (
+            ("strict", SUCCESS["strict"], ("strict_low", "strict_high")),
+            ("deployed", SUCCESS["surface"], ("low", "high")),
+        ):
+            shift = 0.92 if value == "strict" else 1.08
             look = {"color": colour, "marker": marker, "label": name}
-            axes.errorbar(cell.alpha, 100 * cell[value], whiskers(cell, value, *bounds), capsize=1.5, **look)
+            axes.errorbar(shift * cell.alpha, 100 * cell[value], whiskers(cell, value, *bounds), capsize=1.5, **look)
         axes.set_xscale("log")
+        axes.set_xlim(table.alpha.min() / 2, table.alpha.max() * 2)
         axes.set_ylim(-3, 103)
 
-    return panels(table, draw, "alpha, the weight of the final exit", "share of images (%)")
+    return panels(with_cells(table, "network"), draw, "alpha, the weight of the final exit", "share of images (%)", height=1.7)
 
 
-def transfer_matrices(table: pd.DataFrame, measures: dict[str, str]) -> Figure:
-    """Examples made on one network, shown to another: a row of matrices for each dataset, a matrix for each measure.
+def outcome_bars(table: pd.DataFrame) -> Figure:
+    """What becomes of images over the radius, on the mean over networks: a panel for each data set, two bars for each radius.
 
     Args:
-        table: rows of ``surface.transfer_table`` of one attack, sources and targets dynamic and jointly trained.
-        measures: names of columns, each with its title.
+        table: rows of ``surface.pooled``, of one attack with the goal ``open_surface`` and of one plain one.
     """
-    sources, targets = ([Network.parse(id) for id in ids] for ids in (table.source, table.target))
-    table = table.assign(dataset=[n.dataset for n in sources], made=[n.model for n in sources], shown=[n.model for n in targets])
-    datasets = list(dict.fromkeys(table.dataset))
-    n = table.made.nunique()
-    size = (PAGE * len(measures) / 2, (0.5 * n + 0.9) * len(datasets))
-    fig, axes = plt.subplots(len(datasets), len(measures), figsize=size, squeeze=False)
-    for row, dataset in zip(axes, datasets, strict=True):
-        for panel, (measure, title) in zip(row, measures.items(), strict=True):
-            matrix = table[table.dataset == dataset].pivot(index="made", columns="shown", values=measure)
-            names = {model: about.display for model, about in MODELS.items() if model in matrix.index}
-            shown = matrix.loc[[*names], [*names]].rename(index=names, columns=names)
-            heat(panel, shown, f"{DATASETS[dataset].display}: {title}")
+    radii, datasets = sorted(set(table.eps_255)), list(dict.fromkeys(table.dataset))
+    fig, axes = plt.subplots(1, len(datasets), figsize=(max(4.6, PAGE * len(datasets) / 2), 2.7), sharey=True, squeeze=False)
+    for panel, dataset in zip(axes[0], datasets, strict=True):
+        for (goal, (name, _, _)), shift in zip(SIDES.items(), (-0.2, 0.2), strict=True):
+            rows = table[(table.dataset == dataset) & (table.goal == goal)]
+            places, height = [radii.index(eps) + shift for eps in rows.eps_255], 0 * rows.n
+            for outcome, colour in FILLS.items():
+                panel.bar(places, 100 * rows[outcome], 0.36, height, color=colour, edgecolor="white", lw=0.3, label=outcome)
+                height = height + 100 * rows[outcome]
+            for place in places:
+                panel.text(place, 101, name.removeprefix("with the "), ha="center", va="bottom", size=6)
+        panel.set_xticks(range(len(radii)), [f"{eps:g}" for eps in radii])
+        panel.set(title=DATASETS[dataset].display, xlabel="radius (255ths)", ylim=(0, 108))
+        panel.title.set_position((0.5, 1.03))
+    axes[0][0].set_ylabel("share of images (%)")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    fig.legend(handles[: len(FILLS)], labels[: len(FILLS)], loc="outside lower center", ncols=len(FILLS), columnspacing=1)
     return fig
 
 
-def two_attackers(table: pd.DataFrame) -> Figure:
-    """Each design against both attackers: examples of a static network, and the Early Attack on the design itself.
-
-    Ringed: clean accuracy within 1 point of the default's.
+def surface_panels(table: pd.DataFrame) -> Figure:
+    """The surface over the radius: a panel for each cell, a line for each attack; hollow: exits on a frozen backbone.
 
     Args:
-        table: rows of ``surface.design_factors`` with ``dataset``, ``model`` and ``transfer``, the share of the SDNN's examples
-            that the design answers correctly, with its interval.
+        table: rows of ``surface.outcomes``, of one attack with the goal ``open_surface`` and of one plain one.
     """
+    radii = sorted(set(table.eps_255))
 
     def draw(axes: Axes, cell: pd.DataFrame) -> None:
-        def mark(rows: pd.DataFrame, **look) -> None:
-            spread = {"xerr": whiskers(rows, "transfer", "transfer_low", "transfer_high"), "yerr": whiskers(rows, "robust")}
-            axes.errorbar(100 * rows.transfer, 100 * rows.robust, **spread, ls="", elinewidth=0.3, **look)
+        for number, (goal, (name, colour, marker)) in enumerate(SIDES.items()):
+            for kind, shift in (("dynn", 0.0), ("ic_only", 0.24)):
+                rows = of_kind(cell[cell.goal == goal], kind).sort_values("eps_255")
+                places = [radii.index(eps) + 0.12 * (number - 0.5) + shift for eps in rows.eps_255]
+                look = {"color": colour, "marker": marker, "mfc": "white" if shift else colour}
+                label = f"{name}: {KINDS[kind].display}"
+                axes.errorbar(
+                    places, 100 * rows.surface, whiskers(rows, "surface"), ls="-", lw=0.8, capsize=1.5, label=label, **look
+                )
+        axes.set_xticks(range(len(radii)), [f"{eps:g}" for eps in radii])
+        axes.set_ylim(-3, 103)
 
-        for number, (factor, rows) in enumerate(cell[~cell.default].groupby("factor", sort=False)):
-            mark(rows, color=f"C{number}", marker="os^D"[number], label=factor)
-            for row in rows.itertuples():
-                where = (100 * row.transfer, 100 * row.robust)
-                axes.annotate(row.level, where, (3, 3), textcoords="offset points", fontsize=5, color=f"C{number}")
-        mark(cell[cell.default].iloc[[0]], color="black", marker="*", markersize=8, label="default")
-        same = cell[cell.equal & ~cell.default]
-        axes.scatter(100 * same.transfer, 100 * same.robust, 45, fc="none", ec="0.4", lw=0.6, label="accuracy within 1 point")
-
-    label = "withstands the Early Attack (%)"
-    return panels(table, draw, "withstands SDNN attacks (%)", label, height=2.6)
+    return panels(with_cells(table), draw, "radius (255ths)", "surface (%)", height=1.8)
 
 
-# How figures show the two ways to train exits, in the form that ``plots.factor_panels`` takes.
-TRAINING = {KINDS[kind].display: (KINDS[kind].colour, KINDS[kind].marker, "-") for kind in ("dynn", "ic_only")}
+def objective_panels(table: pd.DataFrame) -> Figure:
+    """What each attack reaches at one radius: the surface, and strict success; filled where that was its goal.
+
+    Args:
+        table: rows of ``surface.outcomes``, of one kind of network and one radius, one of each attack.
+    """
+    names = list(dict.fromkeys(attack_name(*key) for key in zip(table.method, table.loss, table.goal, strict=True)))
+    goals = {"surface": GOAL, "strict": "strict"}
+
+    def draw(axes: Axes, cell: pd.DataFrame) -> None:
+        for value, (label, colour, marker) in SUCCESS.items():
+            bounds = ("low", "high") if value == "surface" else ("strict_low", "strict_high")
+            shift = -0.15 if value == "surface" else 0.15
+            for row, spread in zip(cell.itertuples(), whiskers(cell, value, *bounds).to_numpy().T, strict=True):
+                filled = colour if row.goal == goals[value] else "white"
+                place = names.index(attack_name(row.method, row.loss, row.goal)) + shift
+                look = {"color": colour, "marker": marker, "mfc": filled, "ls": "", "lw": 0.8}
+                axes.errorbar(100 * getattr(row, value), place, xerr=spread[:, None], **look)
+            axes.plot([], [], ls="", color=colour, marker=marker, label=label)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlim(-3, 103)
+
+    return panels(with_cells(table), draw, "share of images (%)", "", height=0.17 * len(names) + 0.5)
+
+
+def vulnerability_dots(table: pd.DataFrame) -> Figure:
+    """Stealth and vulnerability of each cell: how much surface is opened, and how many images are still right; a line each.
+
+    Args:
+        table: rows of ``surface.vulnerability``, one for each cell.
+    """
+    looks = {
+        "surface": ("surface of the DyNN", "C3", "o"),
+        "dynamic": ("DyNN still right as deployed, strongest attack here", KINDS["dynn"].colour, KINDS["dynn"].marker),
+        "static": ("SDNN still right, its own PGD", KINDS["sdnn"].colour, "D"),
+    }
+    fig, axes = plt.subplots(figsize=(PAGE * 0.75, 0.34 * len(table) + 1.3))
+    for number, (value, (name, colour, marker)) in enumerate(looks.items()):
+        places = [place + 0.2 * (number - 1) for place in range(len(table))]
+        spread = whiskers(table, value, f"{value}_low", f"{value}_high")
+        axes.errorbar(100 * table[value], places, xerr=spread, ls="", capsize=1.5, color=colour, marker=marker, label=name)
+    axes.set_yticks(range(len(table)), [f"{cell_name(*row.network.cell)}, {row.eps_255:g}/255" for row in table.itertuples()])
+    axes.set(ylim=(len(table) - 0.5, -0.5), xlim=(-3, 103), xlabel="share of images (%)")
+    fig.legend(loc="outside lower center", ncols=1)
+    return fig
+
+
+def transfer_matrices(table: pd.DataFrame, kinds: Mapping[str, tuple[str, str]]) -> Figure:
+    """Examples made on one network, shown to another: a row of matrices for each data set, a matrix for each kind of target.
+
+    Args:
+        table: rows of ``surface.travels`` of one attack, sources dynamic and jointly trained.
+        kinds: by kind of target the column that is shown, and its title.
+    """
+    table = with_cells(table).assign(kind=[one.kind for one in table.target], shown=[one.model for one in table.target])
+    datasets, n = list(dict.fromkeys(table.dataset)), table.model.nunique()
+    size = (PAGE * len(kinds) / 2, (0.5 * n + 0.9) * len(datasets))
+    fig, axes = plt.subplots(len(datasets), len(kinds), figsize=size, squeeze=False)
+    for row, dataset in zip(axes, datasets, strict=True):
+        for panel, (kind, (measure, title)) in zip(row, kinds.items(), strict=True):
+            here = table[(table.dataset == dataset) & (table.kind == kind)]
+            matrix = here.pivot(index="model", columns="shown", values=measure)
+            names = {model: about.display for model, about in MODELS.items() if model in matrix.index}
+            heat(panel, matrix.loc[[*names], [*names]].rename(index=names, columns=names), f"{DATASETS[dataset].display}: {title}")
+    return fig
