@@ -4,6 +4,7 @@ A claim has *readings*; the first is the main one, which its verdict is about, a
 The rules were committed before the numbers that they judge; the choices in them are made on validation images.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -192,6 +193,30 @@ def read(run: str) -> pd.DataFrame:
     if not path.exists():
         raise RecordsError(f"{path} is missing: run again")
     return pd.read_csv(path)
+
+
+def compared(readings: pd.DataFrame) -> pd.DataFrame:
+    """For each claim how its other readings end beside the main one: a row each, of the rows of ``read``.
+
+    The rule makes ``ruled`` of the main reading, and the same of ``same`` of the ``others``; ``flipped`` lists the rest.
+    Left out is a line that varies the radius and names only the one that the main reading has.
+    """
+    found = []
+    for claim, rows in readings.groupby("claim", sort=False):
+        radii = {*re.findall(r"[\d.]+/255", rows.reading.iloc[0])}
+        repeats = (rows.group == "radius") & rows.reading.map(lambda reading, radii=radii: radii == {reading})
+        ruled, others = rows.ruled.iloc[0], rows[~repeats].iloc[1:]
+        flipped = [f"{row.ruled} with {row.group}: {row.reading}" for row in others.itertuples() if row.ruled != ruled]
+        same = len(others) - len(flipped)
+        found.append({"claim": claim, "ruled": ruled, "same": same, "others": len(others), "flipped": flipped})
+    return pd.DataFrame(found)
+
+
+def opposed(readings: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ``read`` whose interval lies wholly on the other side of no effect than that of the claim's main reading."""
+    none = readings.claim.map(lambda claim: 1.0 if CLAIMS[claim].ratio else 0.0)
+    side = (readings.low > none).astype(int) - (readings.high < none)
+    return readings[side * side.groupby(readings.claim).transform("first") < 0]
 
 
 def tell(run: str, id: str) -> None:

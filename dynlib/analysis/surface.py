@@ -1,4 +1,4 @@
-"""RQ3: what attacks open that no static network is open to, and which designs do something about it (C4).
+"""RQ3: what attacks open that no static network is open to, and which designs keep it closed (C4).
 
 An image counts where the clean one is classified correctly by the network as deployed and by its final exit. The *surface* is the
 share of them on which only the network as deployed errs: the static network inside is unharmed.
