@@ -6,6 +6,7 @@
 import os
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from dynlib.networks.training import train
 def stack(classes: int) -> Backbone:
     """Twelve small blocks."""
     widths = [3, *[6] * 12]
-    blocks = [nn.Sequential(nn.Conv2d(i, o, 3, 2 if i == 3 else 1, 1), nn.ReLU()) for i, o in zip(widths, widths[1:], strict=False)]
+    blocks = [nn.Sequential(nn.Conv2d(i, o, 3, 2 if i == 3 else 1, 1), nn.ReLU()) for i, o in pairwise(widths)]
     return Backbone(nn.Identity(), blocks, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, classes)))
 
 
