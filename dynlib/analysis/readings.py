@@ -3,7 +3,7 @@
 A reading is what differs from the main one, how, and for each cell a dynamic network with a value of each image.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 
 import numpy as np
@@ -27,6 +27,11 @@ Reading = tuple[str, str, list[Cell]]
 def radii(chosen: dict[str, float]) -> str:
     """For people, for example ``"2/255 on CIFAR-10, 4/255 on CIFAR-100"``."""
     return ", ".join(f"{value:g}/255 on {DATASETS[name].display}" for name, value in chosen.items())
+
+
+def others(measured: Iterable[float], chosen: dict[str, float]) -> list[float]:
+    """The radii that were measured, but for one that is the main reading's on every data set, and for 0, no ball."""
+    return [eps for eps in sorted(set(measured) - {0}) if set(chosen.values()) != {eps}]
 
 
 # C1
@@ -54,7 +59,7 @@ def transfers(run: str) -> Iterator[Reading]:
     for loss in dict.fromkeys(usual.loss[usual.method == "pgd"]):
         if loss != "average":
             yield "loss", get_loss(loss).display, cells(usual, loss=loss)
-    for eps in sorted(set(usual.eps_255) - {0}):
+    for eps in others(usual.eps_255, radius):
         yield "radius", f"{eps:g}/255", cells(usual, dict.fromkeys(radius, eps))
     for method in dict.fromkeys(usual.method):
         if method != "pgd":
@@ -187,7 +192,7 @@ def designs(run: str) -> Iterator[Reading]:
         yield "choice", f"only the {choice}", cells(vary=choice)
     for who in ATTACKERS[1:]:
         yield "attacker", who, cells(who)
-    for eps in sorted(set(records.attacks.eps_255[records.attacks.attack == "pgd"])):
+    for eps in others(records.attacks.eps_255[records.attacks.attack == "pgd"], radius):
         yield "radius", f"{eps:g}/255", cells(eps=dict.fromkeys(radius, eps))
     for method in dict.fromkeys(records.attacks.attack):
         if method != "pgd":
@@ -215,8 +220,8 @@ def surfaces(run: str) -> Iterator[Reading]:
     yield MAIN, f"jointly trained, {radii(radius)}", cells()
     # Radii at which there are as many plain attacks, so that the best of them means the same.
     plain = shown[shown.goal == surface.PLAIN].groupby("eps_255").loss.agg(set)
-    whole = max(plain, key=len)
-    for eps in sorted(set(shown.eps_255[shown.goal == surface.GOAL]) & set(plain.index[plain == whole])):
+    whole = plain.index[plain == max(plain, key=len)]
+    for eps in others(set(shown.eps_255[shown.goal == surface.GOAL]) & set(whole), radius):
         yield "radius", f"{eps:g}/255", cells(dict.fromkeys(radius, eps))
     for other in sorted(set(shown.seed[shown.goal == surface.GOAL]) - {seed}):
         yield "random start", f"seed {other}", cells(seed=other)
