@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 
 from dynlib.analysis import stats
-from dynlib.analysis.measured import Records
-from dynlib.analysis.transfer import right_when_clean
+from dynlib.analysis.measured import Records, costs
+from dynlib.analysis.transfer import right_when_clean, with_cell
+from dynlib.networks.identity import Network
 from dynlib.records import RecordsError
 
 SPENT = {"macs": "MACs", "steps": "gradient steps"}
@@ -57,6 +58,45 @@ def success_curves(walked: pd.DataFrame, points: int = 60) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["source", "loss", "n", "macs", "rate", "low", "high"])
 
 
+def pass_macs(network: Network) -> int:
+    """The MACs of a full forward and backward pass of the static network of its cell."""
+    return 2 * costs(network.sibling(exits="none"))[-1].item()
+
+
+# What a walk's success is plotted over: from a row of ``walks`` to ``[n]``.
+OVER = {
+    "passes": lambda row: row.macs / pass_macs(row.source),
+    "distance": lambda row: 255 * row.linf,
+}
+
+
+def pooled_curves(walked: pd.DataFrame, over: str, points: np.ndarray) -> pd.DataFrame:
+    """The share of images that have fallen by each point, a mean over the cells of a data set, with a 95 % bootstrap interval.
+
+    Args:
+        walked: of ``walks``.
+        over: a key of ``OVER``: ``"passes"``, the MACs that are spent, in forward and backward passes of the cell's SDNN; or
+            ``"distance"``, how far the walk has gone, in 255ths.
+        points: increasing.
+    """
+    found = []
+    for (dataset, kind, loss), rows in with_cell(walked, "source").groupby(["dataset", "kind", "loss"], sort=False):
+        cells = []
+        for row in rows.itertuples():
+            fallen = row.success[:, None] & (OVER[over](row)[:, None] <= points + 1e-4)  # distances are stored in float32
+            cells.append((dataset, np.where(row.counts[:, None], fallen.astype(float), np.nan)))
+        curve = dict(zip(("rate", "low", "high"), stats.pooled_curve(cells), strict=True))
+        about = {"dataset": dataset, "kind": kind, "loss": loss, "cells": len(cells), "n": rows.counts.map(np.sum).min()}
+        found.append(pd.DataFrame({**about, over: points, **curve}))
+    return pd.concat(found, ignore_index=True)
+
+
+def halfway(curves: pd.DataFrame, over: str) -> pd.DataFrame:
+    """Where curves of ``pooled_curves`` over the column ``over`` first reach one half; curves that do not are left out."""
+    names = ["dataset", "kind", "loss"]
+    return curves[curves.rate >= 0.5].groupby(names, sort=False)[over].min().reset_index()
+
+
 def ratios(walked: pd.DataFrame, spent: str = "macs") -> pd.DataFrame:
     """C2: the cost of a success on the dynamic network over that on the static one of its cell, for each loss.
 
@@ -72,6 +112,19 @@ def ratios(walked: pd.DataFrame, spent: str = "macs") -> pd.DataFrame:
         value = float(log_ratio(columns.sum(axis=0)))
         found.append((row.source, row.loss, row.counts.sum(), value, low, high, columns))
     return pd.DataFrame(found, columns=["network", "loss", "n", "log_ratio", "low", "high", "columns"])
+
+
+def pooled_ratios(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Means of ``log_ratio`` over cells with 95 % bootstrap intervals over images; of rows of ``ratios`` with ``dataset``.
+
+    ``cells`` is how many are pooled, ``n`` the smallest number of images in one.
+    """
+    found = []
+    for values, rows in table.groupby(by, sort=False):
+        low, high = stats.bootstrap(list(zip(rows.dataset, rows["columns"], strict=True)), log_ratio)
+        about = {**dict(zip(by, values, strict=True)), "cells": len(rows), "n": rows.n.min()}
+        found.append({**about, "log_ratio": rows.log_ratio.mean(), "low": low, "high": high})
+    return pd.DataFrame(found)
 
 
 def log_ratio(sums: np.ndarray) -> np.ndarray:

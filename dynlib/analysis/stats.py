@@ -82,20 +82,43 @@ def bootstrap(
         statistic: from sums ``[..., m]`` to values ``[...]``.
         seed: of the resampling.
     """
-    rng, totals = np.random.default_rng(seed), np.zeros(RESAMPLES)
+    # The nearest one: a resample without a success has an infinite cost, between which nothing can be interpolated.
+    low, high = np.nanpercentile(_resampled(cells, statistic, seed), [2.5, 97.5], method="nearest")
+    return float(low), float(high)
+
+
+def _resampled(cells: Sequence[tuple[str, np.ndarray]], statistic: Callable[[np.ndarray], np.ndarray], seed: int) -> np.ndarray:
+    """The mean over cells of the statistic, of each resampling: ``[RESAMPLES, ...]``."""
+    rng, totals = np.random.default_rng(seed), 0.0
     for name in dict.fromkeys(name for name, _ in cells):
         columns = np.stack([columns for other, columns in cells if other == name])  # [cells, images, m]
-        n = columns.shape[1]
+        n, parts = columns.shape[1], []
         for part in np.split(np.arange(RESAMPLES), 20):
             drawn = rng.multinomial(n, np.full(n, 1 / n), len(part)).astype(float)  # how often each image is drawn
-            totals[part] += statistic(drawn @ columns).sum(axis=0)
-    # The nearest one: a resample without a success has an infinite cost, between which nothing can be interpolated.
-    low, high = np.nanpercentile(totals / len(cells), [2.5, 97.5], method="nearest")
-    return float(low), float(high)
+            parts.append(statistic(drawn @ columns).sum(axis=0))
+        totals = totals + np.concatenate(parts)
+    return totals / len(cells)
 
 
 def pooled_mean(cells: Sequence[tuple[str, np.ndarray]]) -> tuple[float, float, float]:
     """The mean over cells of the mean over images, NaN left out, with its interval; of each cell name and values ``[images]``."""
     sums = [(name, np.stack([np.nan_to_num(values), ~np.isnan(values)], axis=1)) for name, values in cells]
-    low, high = bootstrap(sums, lambda sums: sums[..., 0] / sums[..., 1])
+    low, high = bootstrap(sums, _share)
     return float(np.mean([np.nanmean(values) for _, values in cells])), low, high
+
+
+def pooled_curve(cells: Sequence[tuple[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean over cells of the mean over images at each point of a curve, with its interval, ``[points]`` each.
+
+    Args:
+        cells: of each its name, see ``bootstrap``, and values ``[images, points]``; an image that does not count is a row of NaN.
+    """
+    sums = [(name, np.column_stack([np.nan_to_num(values), ~np.isnan(values[:, 0])])) for name, values in cells]
+    low, high = np.nanpercentile(_resampled(sums, lambda sums: sums[..., :-1] / sums[..., -1:], 0), [2.5, 97.5], axis=0)
+    return np.mean([np.nanmean(values, axis=0) for _, values in cells], axis=0), low, high
+
+
+def _share(sums: np.ndarray) -> np.ndarray:
+    """From sums ``[..., 2]`` to their ratio, NaN where a resample has drawn no image that counts."""
+    with np.errstate(invalid="ignore"):
+        return sums[..., 0] / sums[..., 1]

@@ -1,10 +1,12 @@
 """RQ1: what transfers between networks, and which direction is easier (C1)."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
 from dynlib.analysis import stats
-from dynlib.analysis.measured import Records, costs
+from dynlib.analysis.measured import Records, Rule, costs
 from dynlib.mechanisms import Mechanism
 from dynlib.networks.identity import Network
 from dynlib.records import RecordsError
@@ -46,11 +48,93 @@ def rates(shown: pd.DataFrame, right: dict[Network, np.ndarray]) -> pd.DataFrame
     Raises:
         RecordsError: a pair without such an image.
     """
+    found = [
+        (*row[:-1], np.sum(~np.isnan(row[-1])), *stats.rate(row[-1][~np.isnan(row[-1])] > 0))
+        for row in outcomes(shown, right).itertuples(index=False)
+    ]
+    return pd.DataFrame(found, columns=["source", "target", *SETTING, "n", "rate", "low", "high"])
+
+
+def outcomes(shown: pd.DataFrame, right: dict[Network, np.ndarray]) -> pd.DataFrame:
+    """What is behind ``rates``: ``per_image`` ``[n]`` is 1 where the target errs, 0 where not, NaN where an image does not count.
+
+    Raises:
+        RecordsError: a pair without an image that counts.
+    """
     found = []
     for row, wrong in zip(shown.itertuples(), fooled(shown), strict=True):
         counts = common(right, row.source, row.target, len(wrong))
-        found.append((row.source, row.target, *(getattr(row, name) for name in SETTING), counts.sum(), *stats.rate(wrong[counts])))
-    return pd.DataFrame(found, columns=["source", "target", *SETTING, "n", "rate", "low", "high"])
+        about = {name: getattr(row, name) for name in ("source", "target", *SETTING)}
+        found.append({**about, "per_image": np.where(counts, wrong.astype(float), np.nan)})
+    return pd.DataFrame(found)
+
+
+def both_ways(shown: pd.DataFrame, right: dict[Network, np.ndarray]) -> pd.DataFrame:
+    """``outcomes`` between the SDNN and the jointly trained DyNN of each cell.
+
+    With ``dataset`` and ``model``, and ``kind`` of the source.
+    """
+    pairs = usual_kinds(shown, "source", "target")
+    pairs = pairs[[s.cell == t.cell and s != t for s, t in zip(pairs.source, pairs.target, strict=True)]]
+    return with_cell(outcomes(pairs, right), "source")
+
+
+def white_box(shown: pd.DataFrame, right: dict[Network, np.ndarray]) -> pd.DataFrame:
+    """``outcomes`` on the source itself, be it an SDNN or a jointly trained DyNN, with ``dataset``, ``model`` and ``kind``."""
+    return with_cell(outcomes(usual_kinds(shown[shown.source == shown.target], "source"), right), "source")
+
+
+def pooled(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Means over cells of the means over images, with 95 % bootstrap intervals over images.
+
+    ``cells`` is how many are pooled, ``n`` the smallest number of images in one.
+
+    Args:
+        table: rows with ``dataset``, ``per_image`` ``[n]`` (NaN where an image does not count), and the columns ``by``.
+        by: rows that agree in these are pooled.
+    """
+    found = []
+    for values, rows in table.groupby(by, sort=False):
+        cells = list(zip(rows.dataset, rows.per_image, strict=True))
+        value = dict(zip(("value", "low", "high"), stats.pooled_mean(cells), strict=True))
+        n = min((~np.isnan(per_image)).sum() for per_image in rows.per_image)
+        found.append({**dict(zip(by, values, strict=True)), "cells": len(cells), "n": n, **value})
+    return pd.DataFrame(found)
+
+
+def usual_kinds(table: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """The rows whose networks, named by these columns, are static or have all exits, trained jointly."""
+    kept = [all(network.kind in ("sdnn", "dynn") for network in row) for row in zip(*(table[name] for name in names), strict=True)]
+    return table[kept]
+
+
+def at_radius(table: pd.DataFrame, radius: dict[str, float]) -> pd.Series:
+    """Mask of the rows at the radius of their data set; they have ``dataset`` and ``eps_255``."""
+    return table.eps_255 == table.dataset.map(radius)
+
+
+def compared_radius(table: pd.DataFrame, radius: dict[str, float]) -> dict[str, float]:
+    """For each data set the radius at which attacks and losses are compared: the one at which most were made.
+
+    Where several tie, it is the main one if that is among them.
+
+    Args:
+        table: rows of ``directions`` with ``dataset``.
+        radius: of the main reading.
+    """
+    found = {}
+    for dataset, rows in table[table.eps_255 > 0].groupby("dataset", sort=False):
+        number = rows.groupby("eps_255").apply(lambda here: len(here[["method", "loss"]].drop_duplicates()), include_groups=False)
+        best = number.index[number == number.max()]
+        found[dataset] = radius[dataset] if radius[dataset] in best else float(best[0])
+    return found
+
+
+def with_cell(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """With the data set, the model and the kind of the network in a column."""
+    networks = table[name]
+    parts = {part: [getattr(network, part) for network in networks] for part in ("dataset", "model", "kind")}
+    return table.assign(**parts)
 
 
 def directions(shown: pd.DataFrame, right: dict[Network, np.ndarray], final: bool = False) -> pd.DataFrame:
@@ -119,7 +203,8 @@ def side_effects(shown: pd.DataFrame, clean: Records) -> pd.DataFrame:
     """What examples do to the computation of dynamic networks, whatever they do to the answer.
 
     For each source of the target's cell, attack and target: ``cost`` as a share of a full run with its interval, the same of clean
-    images as ``clean``, and the shares that leave ``earlier`` and ``later`` than when clean.
+    images as ``clean``, and the shares that leave ``earlier`` and ``later`` than when clean. ``per_image`` ``[n]`` is the cost less
+    that of the clean image, as a share of a full run.
     """
     before = {row.target: row for row in clean.shown().itertuples()}
     found = []
@@ -128,8 +213,25 @@ def side_effects(shown: pd.DataFrame, clean: Records) -> pd.DataFrame:
             continue
         full, n = costs(row.target)[-1].item(), len(row.cost)
         usual = before[row.target].cost[:n]
-        share = row.cost / full
         about = {name: getattr(row, name) for name in ("source", "target", *SETTING)}
+        share = dict(zip(("cost", "low", "high"), stats.mean(row.cost / full), strict=True))
         moved = {"earlier": (row.cost < usual).mean(), "later": (row.cost > usual).mean(), "clean": usual.mean() / full}
-        found.append({**about, "n": n, **dict(zip(("cost", "low", "high"), stats.mean(share), strict=True)), **moved})
+        found.append({**about, "n": n, **share, **moved, "per_image": (row.cost - usual) / full})
     return pd.DataFrame(found)
+
+
+def over_mechanisms(transfer: Records, clean: Records, mechanisms: Mapping[str, Mechanism | Rule]) -> pd.DataFrame:
+    """``directions`` with other mechanisms of the targets, named in ``reading``; the last one asks their final exit alone."""
+    found = []
+    for name, mechanism in mechanisms.items():
+        table = directions(transfer.shown(mechanism=mechanism), right_when_clean(clean, mechanism=mechanism))
+        found.append(table.assign(reading=name))
+    last = directions(transfer.shown(), right_when_clean(clean, final=True), final=True)
+    return pd.concat([*found, last.assign(reading="final exit")], ignore_index=True)
+
+
+def distortions(transfer: Records) -> pd.DataFrame:
+    """How far attacks move the images: the mean L2 distance for each source, attack, loss, radius and seed."""
+    table = transfer.examples().join(transfer.attacks[["attack", "loss", "eps_255", "seed"]].add_prefix("of_"), on="attack")
+    names = {"of_attack": "method", "of_loss": "loss", "of_eps_255": "eps_255", "of_seed": "seed"}
+    return table.rename(columns=names).assign(l2=[float(np.mean(l2)) for l2 in table.l2])[["source", *SETTING, "l2"]]
