@@ -2,9 +2,10 @@
 
 from dynlib.plots.claims import sensitivity_strips
 from dynlib.plots.design import factor_panels, retrained_panels, trade_off_panels
-from dynlib.plots.efficiency import computation_over_radius, cost_ratio_panels, success_over_cost
+from dynlib.plots.efficiency import computation_over_radius, success_over_cost, success_panels
 from dynlib.plots.exits import accuracy_cost, calibration_lines, easy_to_hard, leaving_bars, overthinking_bars
 from dynlib.plots.gallery import exit_gallery
+from dynlib.plots.pooled import forest, source_look, source_name
 from dynlib.plots.robustness import robustness_panels
 from dynlib.plots.schematic import architecture, schematic
 from dynlib.plots.surface import (
@@ -16,7 +17,7 @@ from dynlib.plots.surface import (
     transfer_matrices,
     vulnerability_dots,
 )
-from dynlib.plots.transfer import backbone_panels, difference_panels, rate_matrices, rate_panels, reading_panels
+from dynlib.plots.transfer import backbone_panels, direction_panels, rate_matrices, rate_panels, reading_panels
 
 __all__ = [
     "accuracy_cost",
@@ -25,11 +26,11 @@ __all__ = [
     "backbone_panels",
     "calibration_lines",
     "computation_over_radius",
-    "cost_ratio_panels",
-    "difference_panels",
+    "direction_panels",
     "easy_to_hard",
     "exit_gallery",
     "factor_panels",
+    "forest",
     "leaving_bars",
     "objective_panels",
     "outcome_bars",
@@ -42,7 +43,10 @@ __all__ = [
     "robustness_panels",
     "schematic",
     "sensitivity_strips",
+    "source_look",
+    "source_name",
     "success_over_cost",
+    "success_panels",
     "surface_panels",
     "trade_off_panels",
     "transfer_matrices",

@@ -6,68 +6,100 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dynlib.attacks import ATTACKS
 from dynlib.attacks.losses import get_loss
 from dynlib.datasets import DATASETS
 from dynlib.figures import COLUMN, PAGE, whiskers
 from dynlib.networks.backbones import MODELS
-from dynlib.networks.identity import KINDS, cell_name
+from dynlib.networks.identity import KINDS
 from dynlib.plots.exits import panels
+from dynlib.plots.pooled import NARROW, dataset_panels, legend_below, offsets, source_look, source_name
+
+SIDE = 0.09  # by how much, in powers of two, marks of one radius stand apart
 
 
-def rate_panels(table: pd.DataFrame, labels: dict[str, str], ylabel: str) -> Figure:
-    """Rates over the radius: a row of panels for each cell, a column for each attack, a curve for each source and loss.
+def direction_panels(rates: pd.DataFrame, differences: pd.DataFrame, radius: dict[str, float]) -> Figure:
+    """Both directions over the radius, a column for each data set: above the rates, below their difference image by image.
 
     Args:
-        table: rows of ``measures.transfer_rates``.
-        labels: for each kind of source its name in the legend.
-        ylabel: what the rate is of.
+        rates: rows of ``transfer.pooled`` by ``dataset``, ``kind`` of the source and ``eps_255``.
+        differences: the same by ``dataset`` and ``eps_255``.
+        radius: of the main reading, by data set; marked.
     """
-    cells, attacks = list(table.groupby(["dataset", "model"], sort=False)), [name for name in ATTACKS if name in set(table.attack)]
-    size = (PAGE, 1.4 * len(cells) + 0.9)
-    separator = ", " if len(attacks) <= 3 else "\n"  # no room for long titles beside each other
-    fig, axes = plt.subplots(len(cells), len(attacks), figsize=size, sharex=True, sharey=True, squeeze=False)
-    for row, ((dataset, model), cell) in zip(axes, cells, strict=True):
-        for panel, attack in zip(row, attacks, strict=True):
-            for (kind, loss), curve in cell[cell.attack == attack].groupby(["kind", "loss"], sort=False):
-                name = labels[kind] if kind == "sdnn" else f"{labels[kind]}, {get_loss(loss).display}"
-                rate_curve(panel, curve.sort_values("eps_255"), kind, loss, name)
-            panel.set_title(f"{ATTACKS[attack].display}{separator}{cell_name(dataset, model)}")
-            panel.set_xscale("log", base=2)
-            panel.set_xticks(sorted(set(table.eps_255)), sorted(set(table.eps_255)))
-            panel.set_ylim(-3, 103)
-        row[0].set_ylabel(ylabel)
-    for panel in axes[-1]:
-        panel.set_xlabel("radius (255ths)")
-    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, columnspacing=1)
+    names = {"dynn": "made on the DyNN, shown to the SDNN", "sdnn": "made on the SDNN, shown to the DyNN"}
+    datasets = list(dict.fromkeys(rates.dataset))
+    size = (PAGE if len(datasets) > 1 else NARROW, 3.9)
+    fig, axes = plt.subplots(2, len(datasets), figsize=size, sharex=True, sharey="row", squeeze=False, height_ratios=(3, 2))
+    for (above, below), dataset in zip(axes.T, datasets, strict=True):
+        for kind, name in names.items():
+            _curve(above, rates[(rates.dataset == dataset) & (rates.kind == kind)], source_look(kind, "average"), name)
+        _curve(below, differences[differences.dataset == dataset], {"color": "0.3", "marker": "D", "ls": "-"}, "")
+        below.axhline(0, color="black", lw=0.6)
+        for panel in (above, below):
+            panel.axvline(radius[dataset], color="0.85", lw=5, zorder=0)
+        above.set_title(DATASETS[dataset].display)
+        above.set_ylim(-3, 103)
+        radius_axis(below, rates.eps_255)
+        below.set_xlabel("radius (255ths)")
+    axes[0][0].set_ylabel("transfer rate (%)")
+    axes[1][0].set_ylabel("difference (points)")
+    legend_below(fig)
     return fig
 
 
-def rate_curve(axes: Axes, curve: pd.DataFrame, kind: str, loss: str, label: str) -> None:
-    """One curve with its intervals; the source's kind gives the marker, the loss colour and dash."""
-    colour, dash = (KINDS[kind].colour, "-") if kind == "sdnn" else (get_loss(loss).colour, get_loss(loss).dash)
-    look = {"color": colour, "ls": dash, "marker": KINDS[kind].marker}
-    axes.errorbar(curve.eps_255, 100 * curve.rate, whiskers(curve, "rate"), capsize=1.5, label=label, **look)
+def radius_axis(axes: Axes, radii: pd.Series) -> None:
+    """A logarithmic x axis with a tick for each radius."""
+    ticks = sorted(set(radii) - {0})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+
+
+def _curve(axes: Axes, rows: pd.DataFrame, look: dict, label: str) -> None:
+    rows = rows.sort_values("eps_255")
+    axes.errorbar(rows.eps_255, 100 * rows.value, whiskers(rows, "value"), capsize=1.5, label=label or None, **look)
+
+
+def rate_panels(table: pd.DataFrame, ylabel: str) -> Figure:
+    """Rates over the radius: a panel for each cell, or for each data set; a curve for each kind of source and loss.
+
+    A loss that was used at one radius only is a mark beside the others.
+
+    Args:
+        table: rows with ``dataset``, ``kind`` and ``loss`` of the source, ``eps_255``, ``value`` and its interval, and ``model``
+            where a panel is to be a cell.
+        ylabel: what the rate is of.
+    """
+    curves = table.groupby(["kind", "loss"], sort=False).eps_255.nunique()
+    marks = [name for name, radii in curves.items() if radii == 1 and curves.max() > 1]
+    aside = dict(zip(marks, offsets(len(marks) + 1, SIDE)[1:] + SIDE / 2 * (len(marks) + 1), strict=True))
+
+    def draw(axes: Axes, cell: pd.DataFrame) -> None:
+        for name, rows in cell.groupby(["kind", "loss"], sort=False):
+            look = source_look(*name) | ({"ls": ""} if name in aside else {})
+            _curve(axes, rows.assign(eps_255=rows.eps_255 * 2 ** aside.get(name, 0)), look, source_name(*name))
+        axes.set_ylim(-3, 103)
+        radius_axis(axes, table.eps_255)
+
+    if "model" in table:
+        return panels(table, draw, "radius (255ths)", ylabel, height=1.7)
+    return dataset_panels(table, draw, "radius (255ths)", ylabel)
 
 
 def rate_matrices(table: pd.DataFrame) -> Figure:
-    """Rates between all pairs of networks: a matrix for each dataset, rows the sources, columns the targets.
+    """Rates between all pairs of networks: a matrix for each data set, rows the sources, columns the targets.
 
     Args:
-        table: rows of ``measures.transfer_rates``, one for each pair.
+        table: rows of ``transfer.rates``, one for each pair, with ``dataset``; one network for each model and kind.
     """
     cells = list(table.groupby("dataset", sort=False))
-    n = table.groupby(["model", "kind"]).ngroups
+    n = max(cell.source.nunique() for _, cell in cells)
     size = (max(COLUMN, PAGE * len(cells) / 2), 0.36 * n + 1.2)
     fig, axes = plt.subplots(1, len(cells), figsize=size, squeeze=False)
     for panel, (dataset, cell) in zip(axes[0], cells, strict=True):
-        names = [
-            [f"{MODELS[model].display} {KINDS[kind].display}" for model, kind in zip(models, kinds, strict=True)]
-            for models, kinds in ((cell.model, cell.kind), (cell.target_model, cell.target_kind))
-        ]
-        order = list(dict.fromkeys(names[0]))
-        matrix = cell.assign(made=names[0], shown=names[1]).pivot(index="made", columns="shown", values="rate")
-        heat(panel, matrix.loc[order, order], DATASETS[dataset].display)
+        order = sorted(set(cell.source), key=lambda network: network.rank)
+        names = {network: f"{MODELS[network.model].display} {KINDS[network.kind].display}" for network in order}
+        matrix = cell.assign(made=cell.source.map(names), shown=cell.target.map(names))
+        matrix = matrix.pivot(index="made", columns="shown", values="rate")
+        heat(panel, matrix.loc[[*names.values()], [*names.values()]], DATASETS[dataset].display)
         panel.tick_params(axis="x", rotation=45)
         plt.setp(panel.get_xticklabels(), ha="right", rotation_mode="anchor")
     return fig
@@ -81,64 +113,42 @@ def heat(axes: Axes, matrix: pd.DataFrame, title: str) -> None:
     axes.tick_params(axis="y", rotation=0)
 
 
-def difference_panels(table: pd.DataFrame, main: pd.Series) -> Figure:
-    """Differences of two rates with their intervals: a panel for each dataset and model, a line for each attack and loss.
+def reading_panels(table: pd.DataFrame) -> Figure:
+    """How the difference depends on the mechanism of the DyNN: a panel for each data set, a curve for each loss.
 
     Args:
-        table: rows of ``measures.direction_differences`` of one radius and kind of dynamic network.
-        main: mask of the main reading's rows, drawn filled.
+        table: rows of ``transfer.pooled`` by ``dataset``, ``loss`` and ``reading``, in the order of the axis.
     """
-
-    def draw(axes: Axes, cell: pd.DataFrame) -> None:
-        for height, row in enumerate(cell.itertuples()):
-            loss, filled = get_loss(row.loss), main[row.Index]
-            spread = [[100 * (row.difference - row.low)], [100 * (row.high - row.difference)]]
-            look = {"color": loss.colour, "mfc": loss.colour if filled else "white", "marker": ATTACKS[row.attack].marker}
-            axes.errorbar(100 * row.difference, height, xerr=spread, **look)
-        axes.axvline(0, color="black", lw=0.6)
-        axes.set_yticks(range(len(cell)), [f"{ATTACKS[r.attack].display}, {get_loss(r.loss).display}" for r in cell.itertuples()])
-        axes.set_ylim(len(cell) - 0.5, -0.5)
-
-    lines = table.groupby(["dataset", "model"]).size().max()
-    return panels(table, draw, "difference (points)", "", height=0.17 * lines + 0.5, sharex=True)
+    looks = {loss: source_look("dynn", loss) | {"label": get_loss(loss).display} for loss in dict.fromkeys(table.loss)}
+    ticks = list(dict.fromkeys(table.reading))
+    return _beside(table, "reading", "loss", looks, [tick.replace(" ", "\n") for tick in ticks], "threshold of the DyNN")
 
 
 def backbone_panels(table: pd.DataFrame) -> Figure:
-    """Differences of two rates for both ways to train exits: a panel for each dataset and model, over the DyNN's loss.
+    """Differences for both ways to train exits, over the loss on the DyNN: a panel for each data set.
 
     Args:
-        table: rows of ``measures.direction_differences`` of one attack and radius.
+        table: rows of ``transfer.pooled`` by ``dataset``, ``loss`` and ``kind`` of the DyNN.
     """
-    losses = list(dict.fromkeys(table.loss))
+    looks = {
+        kind: {"color": KINDS[kind].colour, "marker": KINDS[kind].marker, "label": KINDS[kind].display, "ls": ""}
+        for kind in dict.fromkeys(table.kind)
+    }
+    names = [get_loss(loss).display.replace(" ", "\n") for loss in dict.fromkeys(table.loss)]
+    return _beside(table, "loss", "kind", looks, names, "loss on the DyNN")
+
+
+def _beside(table: pd.DataFrame, x: str, by: str, looks: dict[str, dict], names: list[str], xlabel: str) -> Figure:
+    """Differences over the values of ``x``, which ticks name; those of ``by`` stand beside each other."""
+    ticks = list(dict.fromkeys(table[x]))
+    aside = dict(zip(looks, offsets(len(looks), 0.1), strict=True))
 
     def draw(axes: Axes, cell: pd.DataFrame) -> None:
-        for number, (kind, rows) in enumerate(cell.groupby("kind", sort=False)):
-            look = {"color": KINDS[kind].colour, "marker": KINDS[kind].marker, "label": KINDS[kind].display}
-            places = [losses.index(loss) + 0.16 * (number - 0.5) for loss in rows.loss]
-            axes.errorbar(places, 100 * rows.difference, whiskers(rows, "difference"), ls="", capsize=1.5, **look)
+        for name, rows in cell.groupby(by, sort=False):
+            places = [ticks.index(value) + aside[name] for value in rows[x]]
+            axes.errorbar(places, 100 * rows.value, whiskers(rows, "value"), capsize=1.5, **looks[name])
         axes.axhline(0, color="black", lw=0.6)
-        axes.set_xticks(range(len(losses)), [get_loss(loss).display for loss in losses])
-        axes.set_xlim(-0.5, len(losses) - 0.5)
+        axes.set_xticks(range(len(ticks)), names)
+        axes.set_xlim(-0.5, len(ticks) - 0.5)
 
-    return panels(table, draw, "loss on the DyNN", "difference (points)")
-
-
-def reading_panels(table: pd.DataFrame) -> Figure:
-    """How the difference depends on the reading: a panel for each dataset and model, a curve for each loss.
-
-    Args:
-        table: rows of ``measures.readings`` of one attack, radius and kind of dynamic network.
-    """
-    ticks = list(dict.fromkeys(table.reading))
-
-    def draw(axes: Axes, cell: pd.DataFrame) -> None:
-        for loss, rows in cell.groupby("loss", sort=False):
-            look = {"color": get_loss(loss).colour, "ls": get_loss(loss).dash, "marker": KINDS["dynn"].marker}
-            spread = whiskers(rows, "difference")
-            shift = 0.08 * (list(dict.fromkeys(cell.loss)).index(loss) - 1)  # so that intervals do not hide each other
-            places = [ticks.index(reading) + shift for reading in rows.reading]
-            axes.errorbar(places, 100 * rows.difference, spread, capsize=1.5, label=get_loss(loss).display, **look)
-        axes.axhline(0, color="black", lw=0.6)
-        axes.set_xticks(range(len(ticks)), [tick.replace(" ", "\n") for tick in ticks])
-
-    return panels(table, draw, "threshold of the DyNN", "difference (points)")
+    return dataset_panels(table, draw, xlabel, "difference (points)")
