@@ -1,6 +1,7 @@
 """RQ1: what transfers between networks, and which direction is easier (C1)."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,7 +76,9 @@ def both_ways(shown: pd.DataFrame, right: dict[Network, np.ndarray]) -> pd.DataF
     With ``dataset`` and ``model``, and ``kind`` of the source.
     """
     pairs = usual_kinds(shown, "source", "target")
-    pairs = pairs[[s.cell == t.cell and s != t for s, t in zip(pairs.source, pairs.target, strict=True)]]
+    pairs = pairs[
+        [s != t and s.sibling(exits="none") == t.sibling(exits="none") for s, t in zip(pairs.source, pairs.target, strict=True)]
+    ]
     return with_cell(outcomes(pairs, right), "source")
 
 
@@ -95,11 +98,19 @@ def pooled(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """
     found = []
     for values, rows in table.groupby(by, sort=False):
-        cells = list(zip(rows.dataset, rows.per_image, strict=True))
-        value = dict(zip(("value", "low", "high"), stats.pooled_mean(cells), strict=True))
+        value = dict(zip(("value", "low", "high"), stats.pooled_mean(_named(rows)), strict=True))
         n = min((~np.isnan(per_image)).sum() for per_image in rows.per_image)
-        found.append({**dict(zip(by, values, strict=True)), "cells": len(cells), "n": n, **value})
+        found.append({**dict(zip(by, values, strict=True)), "cells": len(rows), "n": n, **value})
     return pd.DataFrame(found)
+
+
+def key(what: str, rows: pd.DataFrame) -> dict[str, Any]:
+    """The key number of a figure: the mean of rows as ``pooled`` takes them, with its interval; see ``figures.save_figure``."""
+    return {"what": what, **dict(zip(("value", "low", "high"), stats.pooled_mean(_named(rows)), strict=True))}
+
+
+def _named(rows: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
+    return list(zip(rows.dataset, rows.per_image, strict=True))
 
 
 def usual_kinds(table: pd.DataFrame, *names: str) -> pd.DataFrame:
@@ -128,6 +139,12 @@ def compared_radius(table: pd.DataFrame, radius: dict[str, float]) -> dict[str, 
         best = number.index[number == number.max()]
         found[dataset] = radius[dataset] if radius[dataset] in best else float(best[0])
     return found
+
+
+def matched(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows with attacks that were made on each ``kind`` of network that a ``dataset`` has in the table."""
+    kinds = table.groupby("dataset").kind.transform("nunique")
+    return table[table.groupby(["dataset", *SETTING]).kind.transform("nunique") == kinds]
 
 
 def with_cell(table: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -16,8 +16,7 @@ from dynlib.networks.backbones import MODELS
 from dynlib.networks.identity import KINDS
 
 NARROW = 4.6  # inches, of a figure with one panel: room for the legend
-MODEL_MARKERS = dict(zip(MODELS, "ov^", strict=False))
-MODEL_MARKERS |= {model: "x" for model in MODELS if model not in MODEL_MARKERS}
+MODEL_MARKERS = dict(zip(MODELS, "ov^<>pX", strict=False))
 
 
 def source_look(kind: str, loss: str) -> dict:

@@ -88,7 +88,7 @@ def rate_matrices(table: pd.DataFrame) -> Figure:
     """Rates between all pairs of networks: a matrix for each data set, rows the sources, columns the targets.
 
     Args:
-        table: rows of ``transfer.rates``, one for each pair, with ``dataset``; one network for each model and kind.
+        table: rows of ``transfer.rates``, one for each pair, with ``dataset``; several trainings of a model and kind are averaged.
     """
     cells = list(table.groupby("dataset", sort=False))
     n = max(cell.source.nunique() for _, cell in cells)
@@ -98,8 +98,8 @@ def rate_matrices(table: pd.DataFrame) -> Figure:
         order = sorted(set(cell.source), key=lambda network: network.rank)
         names = {network: f"{MODELS[network.model].display} {KINDS[network.kind].display}" for network in order}
         matrix = cell.assign(made=cell.source.map(names), shown=cell.target.map(names))
-        matrix = matrix.pivot(index="made", columns="shown", values="rate")
-        heat(panel, matrix.loc[[*names.values()], [*names.values()]], DATASETS[dataset].display)
+        matrix, places = matrix.pivot_table(index="made", columns="shown", values="rate"), list(dict.fromkeys(names.values()))
+        heat(panel, matrix.loc[places, places], DATASETS[dataset].display)
         panel.tick_params(axis="x", rotation=45)
         plt.setp(panel.get_xticklabels(), ha="right", rotation_mode="anchor")
     return fig
