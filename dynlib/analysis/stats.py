@@ -103,7 +103,7 @@ def _resampled(cells: Sequence[tuple[str, np.ndarray]], statistic: Callable[[np.
 def pooled_mean(cells: Sequence[tuple[str, np.ndarray]]) -> tuple[float, float, float]:
     """The mean over cells of the mean over images, NaN left out, with its interval; of each cell name and values ``[images]``."""
     sums = [(name, np.stack([np.nan_to_num(values), ~np.isnan(values)], axis=1)) for name, values in cells]
-    low, high = bootstrap(sums, _share)
+    low, high = bootstrap(sums, lambda sums: _shares(sums)[..., 0])
     return float(np.mean([np.nanmean(values) for _, values in cells])), low, high
 
 
@@ -114,11 +114,11 @@ def pooled_curve(cells: Sequence[tuple[str, np.ndarray]]) -> tuple[np.ndarray, n
         cells: of each its name, see ``bootstrap``, and values ``[images, points]``; an image that does not count is a row of NaN.
     """
     sums = [(name, np.column_stack([np.nan_to_num(values), ~np.isnan(values[:, 0])])) for name, values in cells]
-    low, high = np.nanpercentile(_resampled(sums, lambda sums: sums[..., :-1] / sums[..., -1:], 0), [2.5, 97.5], axis=0)
+    low, high = np.nanpercentile(_resampled(sums, _shares, 0), [2.5, 97.5], axis=0)
     return np.mean([np.nanmean(values, axis=0) for _, values in cells], axis=0), low, high
 
 
-def _share(sums: np.ndarray) -> np.ndarray:
-    """From sums ``[..., 2]`` to their ratio, NaN where a resample has drawn no image that counts."""
+def _shares(sums: np.ndarray) -> np.ndarray:
+    """From sums ``[..., k + 1]`` the first k over the last, NaN where a resample has drawn no image that counts."""
     with np.errstate(invalid="ignore"):
-        return sums[..., 0] / sums[..., 1]
+        return sums[..., :-1] / sums[..., -1:]
