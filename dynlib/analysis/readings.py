@@ -172,6 +172,27 @@ def _varies(one: design.Design, start: design.Design, what: str) -> bool:
     return VARY[what](one, start)
 
 
+def static_attacks(
+    run: str, eps: dict[str, float] | None = None, method: str = "pgd", seed: int | None = None
+) -> list[tuple[Network, Network, str]]:
+    """Source, target and attack of static networks' attacks on dynamic ones; by default those of C3's main reading.
+
+    Args:
+        run: whose records.
+        eps: for each data set the radius, in 255ths.
+        method: name of the attack.
+        seed: of its random starts, by default the profile's.
+    """
+    records = measured(run, "transfer")
+    eps, seed = eps or design_radius(run), records.profile.seed if seed is None else seed
+
+    def wanted(target: Network, name: str) -> bool:
+        about = records.attacks.loc[name]
+        return (about.attack, about.eps_255, about.seed) == (method, eps[target.dataset], seed)
+
+    return [key for key in attacked_by_static(run, "test") if wanted(*key[1:])]
+
+
 def designs(run: str) -> Iterator[Reading]:
     """C3: robust accuracy of the chosen design less the default's, over limits, choices, attackers, radii, attacks and starts."""
     records, radius = measured(run, "transfer"), design_radius(run)
@@ -179,12 +200,8 @@ def designs(run: str) -> Iterator[Reading]:
     def cells(
         who: str = ATTACKERS[0], eps: dict[str, float] = radius, method: str = "pgd", seed: int = records.profile.seed, **how
     ) -> list[Cell]:
-        found = []
-        for source, target, name in attacked_by_static(run, "test"):
-            about = records.attacks.loc[name]
-            if (attacker(source, target), about.attack, about.eps_255, about.seed) == (who, method, eps[target.dataset], seed):
-                found.append((target, chosen_design(run, source, target, name, **how)["per_image"]))
-        return found
+        found = [key for key in static_attacks(run, eps, method, seed) if attacker(*key[:2]) == who]
+        return [(target, chosen_design(run, source, target, name, **how)["per_image"]) for source, target, name in found]
 
     yield MAIN, f"a separate SDNN, PGD, {radii(radius)}", cells()
     yield "limit", "of accuracy only, not of cost", cells(cost_limit=False)

@@ -30,6 +30,11 @@ def rate(hits: np.ndarray) -> tuple[float, float, float]:
     return (float(np.mean(hits)) if len(hits) else np.nan, *wilson(np.sum(hits), len(hits)))
 
 
+def points(value: float, low: float, high: float) -> str:
+    """A difference of shares with its interval for people, for example ``"+2.0 points [+0.5, +3.5]"``."""
+    return f"{100 * value:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
     """Two-sided p value of the exact McNemar test, from the numbers of images on which only one of two events happened."""
     n = only_first + only_second
