@@ -1,7 +1,8 @@
 """What the notebooks plot: functions from a table to a figure."""
 
 from dynlib.plots.claims import sensitivity_strips
-from dynlib.plots.design import factor_panels, retrained_panels, trade_off_panels
+from dynlib.plots.design import ATTACKERS, OUTCOMES, factor_panels, retrained_panels, trade_off_panels
+from dynlib.plots.designs_attacked import two_attackers
 from dynlib.plots.efficiency import computation_over_radius, success_over_cost, success_panels
 from dynlib.plots.exits import accuracy_cost, calibration_lines, easy_to_hard, leaving_bars, overthinking_bars
 from dynlib.plots.gallery import exit_gallery
@@ -20,6 +21,8 @@ from dynlib.plots.surface import (
 from dynlib.plots.transfer import backbone_panels, direction_panels, rate_matrices, rate_panels, reading_panels
 
 __all__ = [
+    "ATTACKERS",
+    "OUTCOMES",
     "accuracy_cost",
     "architecture",
     "attack_name",
@@ -50,5 +53,6 @@ __all__ = [
     "surface_panels",
     "trade_off_panels",
     "transfer_matrices",
+    "two_attackers",
     "vulnerability_dots",
 ]

@@ -1,0 +1,73 @@
+"""Designs under two attackers side by side."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dynlib.datasets import DATASETS
+from dynlib.figures import PAGE, whiskers
+
+COSTS = (0.5, 1.0, 1.5)  # of the default's, in the legend
+LOOKS = {  # colour, marker, and whether the levels are joined by a line
+    "first exit": ("C0", "o", True),
+    "number of early exits": ("C1", "s", True),
+    "threshold": ("C3", "^", True),
+    "fall-back": ("C4", "D", False),
+    "chosen on validation images": ("C2", "P", False),
+}
+SHORT = {"first exit": "first {}", "number of early exits": "{} early", "threshold": "{}", "fall-back": "{}"}
+
+
+def two_attackers(table: pd.DataFrame) -> Figure:
+    """Gains under a static attacker, to the right, and under one who knows the design, up; size of a mark: cost.
+
+    Hollow: clean accuracy differs from the default's by more than 1 point. A line joins the levels of one factor in order. Bars are
+    intervals of the design that was chosen.
+
+    Args:
+        table: rows of ``defences.both_gains``.
+    """
+    datasets = list(dict.fromkeys(table.dataset))
+    fig, axes = plt.subplots(1, len(datasets), figsize=(max(5.2, PAGE * len(datasets) / 2), 3.7), squeeze=False)
+    for panel, dataset in zip(axes[0], datasets, strict=True):
+        rows = table[table.dataset == dataset]
+        panel.axhline(0, color="0.6", lw=0.6, zorder=0)
+        panel.axvline(0, color="0.6", lw=0.6, zorder=0)
+        for factor, of_factor in rows.groupby("factor", sort=False):
+            _factor(panel, factor, of_factor)
+        start = rows[rows.default].iloc[0]
+        panel.plot(0, 0, marker="*", ms=10, color="black", mec="white", ls="", label="default", zorder=4)
+        about = f"default: {100 * start.static_share:.0f} % and {100 * start.knowing_share:.0f} % still right"
+        panel.set_title(f"{DATASETS[dataset].display} ({about})")
+        panel.set_xlabel("gain under the static attacker (points)")
+        panel.margins(0.12)
+    axes[0][0].set_ylabel("gain under Early PGD on the design (points)")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    handles += [plt.Line2D([], [], ls="", marker="o", mfc="white", mec="0.3", ms=np.sqrt(_area(cost))) for cost in COSTS]
+    labels += [f"cost {100 * cost:.0f} % of default" for cost in COSTS]
+    fig.legend(handles, labels, loc="outside lower center", ncols=3)
+    return fig
+
+
+def _factor(panel: Axes, factor: str, rows: pd.DataFrame) -> None:
+    colour, marker, joined = LOOKS[factor]
+    if joined:
+        panel.plot(100 * rows.static, 100 * rows.knowing, color=colour, lw=0.6, alpha=0.6)
+    rows = rows[~rows.default]
+    if factor not in SHORT:
+        spread = {"xerr": whiskers(rows, "static", "static_low", "static_high"), "yerr": whiskers(rows, "knowing")}
+        panel.errorbar(100 * rows.static, 100 * rows.knowing, **spread, ls="", color=colour, lw=0.7, capsize=1.5)
+    faces = [colour if equal else "white" for equal in rows.equal]
+    panel.scatter(100 * rows.static, 100 * rows.knowing, _area(1 + rows.added), fc=faces, ec=colour, marker=marker, zorder=3)
+    panel.plot([], [], color=colour, marker=marker, ls="", label=factor)
+    for row in rows.iloc[sorted({0, len(rows) - 1})].itertuples() if factor in SHORT else ():  # the ends are enough
+        text = SHORT[factor].format(row.level.replace("_", " "))
+        where = {"xytext": (6, 4), "textcoords": "offset points", "fontsize": 6, "color": colour}
+        panel.annotate(text, (100 * row.static, 100 * row.knowing), **where)
+
+
+def _area(cost):
+    """Of a mark, in square points, from the cost as a share of the default's."""
+    return 28 * cost
