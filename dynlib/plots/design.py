@@ -34,9 +34,9 @@ def trade_off_panels(table: pd.DataFrame) -> Figure:
         dots = panel.scatter(100 * cell.clean, 100 * cell.robust, 9, 100 * cell.macs / static.macs.iloc[0], **look)
         _mark(panel, cell[cell.pareto], 20, "Pareto front", fc="none", ec="C3", lw=0.6)
         _mark(panel, static, 45, "no early exit", c="black", marker="o")
-        _mark(panel, cell[cell.default], 90, "default design", c="C1", marker="*", ec="black", lw=0.5)
+        _mark(panel, cell[cell.default], 120, "default design", c="C1", marker="*", ec="black", lw=0.5)
         if "chosen" in cell:
-            _mark(panel, cell[cell.chosen], 40, "chosen on validation images", c="C2", marker="D", ec="black", lw=0.5)
+            _mark(panel, cell[cell.chosen], 22, "chosen on validation images", c="C2", marker="D", ec="black", lw=0.5)
         panel.set_title(cell_name(dataset, model))
     for panel in axes.flat:
         panel.set_visible(panel.has_data())
@@ -116,7 +116,7 @@ def retrained_panels(table: pd.DataFrame) -> Figure:
     exits = table.drop_duplicates("network").exits
     axes[0].set_yticks(range(len(networks)), [f"exits {chosen}" for chosen in exits])
     axes[0].set_ylim(len(networks) - 0.5, -0.5)
-    axes[2].set_xlim(left=0)
+    axes[2].set_xlim(0, 1.1e-6 * table.macs.max())
     for panel, name in zip(axes, ("robust accuracy (%)", "clean accuracy (%)", "mean cost (million MACs)"), strict=True):
         panel.set_xlabel(name)
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)

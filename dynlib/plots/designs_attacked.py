@@ -39,7 +39,7 @@ def two_attackers(table: pd.DataFrame) -> Figure:
             _factor(panel, factor, of_factor)
         start = rows[rows.default].iloc[0]
         panel.plot(0, 0, marker="*", ms=10, color="black", mec="white", ls="", label="default", zorder=4)
-        about = f"default: {100 * start.static_share:.0f} % and {100 * start.knowing_share:.0f} % still right"
+        about = f"default still right: {100 * start.static_share:.0f} % and {100 * start.knowing_share:.0f} %"
         panel.set_title(f"{DATASETS[dataset].display} ({about})")
         panel.set_xlabel("gain under the static attacker (points)")
         panel.margins(0.12)
@@ -69,5 +69,5 @@ def _factor(panel: Axes, factor: str, rows: pd.DataFrame) -> None:
 
 
 def _area(cost):
-    """Of a mark, in square points, from the cost as a share of the default's."""
-    return 28 * cost
+    """Of a mark, in square points: its diameter grows with the cost, a share of the default's."""
+    return 28 * cost**2
