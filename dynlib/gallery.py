@@ -1,12 +1,11 @@
-"""What every exit predicts for a few images: the data behind the galleries."""
-
-from collections.abc import Iterable
+"""Images that stand for many: what every exit predicts for them, and where they leave."""
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from dynlib import data
+from dynlib.analysis.exits import leaving_places
+from dynlib.analysis.measured import Seen
 from dynlib.mechanisms import Answers, ConfidenceExit, Mechanism
 from dynlib.networks.exits import MultiExitNetwork
 from dynlib.networks.identity import KINDS
@@ -14,20 +13,17 @@ from dynlib.networks.identity import KINDS
 DEPLOYED = ConfidenceExit()
 
 
-@torch.no_grad()
-def both_right(nets: Iterable[MultiExitNetwork], n: int, mechanism: Mechanism = DEPLOYED) -> tuple[Tensor, Tensor]:
-    """The first ``n`` CIFAR-10 test images, of 100, that every network classifies correctly as deployed.
+def first_to_leave(seen: Seen, mechanism: Mechanism, n: int) -> pd.DataFrame:
+    """The first ``n`` images that leave at each exit, from the first exit on; images that no exit lets go are left out.
 
-    Returns:
-        Images ``[n, 3, side, side]`` in [0, 1] and labels ``[n]``.
-    Raises:
-        ValueError: there are fewer than ``n``.
+    Of each ``image``, counted from 0: the name of its ``exit``, the ``label`` it gets there, and whether that is ``right``.
     """
-    test = data.load("cifar10", "test", 100)
-    right = torch.stack([mechanism.run(net, test.inputs).label == test.labels for net in nets]).all(dim=0)
-    if right.sum() < n:
-        raise ValueError(f"only {right.sum()} of 100 images are classified correctly by all networks, not {n}")
-    return test.inputs[right][:n], test.labels[right][:n]
+    label, last = mechanism.answer(seen.answers), len(seen.answers)
+    table = pd.DataFrame({"number": leaving_places(mechanism, seen.answers), "label": label, "right": label == seen.truth})
+    table = table.rename_axis("image").reset_index()
+    first = table[table.number > 0].sort_values(["number", "image"]).groupby("number").head(n)
+    names = [f"exit {number}" if number < last else "final exit" for number in first.number]
+    return first.assign(exit=names)[["image", "exit", "label", "right"]]
 
 
 @torch.no_grad()
@@ -45,12 +41,11 @@ def exit_answers(
     rows = []
     for kind, net in sorted(nets.items()):  # the DyNN first
         for version, images in pictures.items():
-            logits = net(images)
-            exits, _ = mechanism.answering(Answers.of(logits))
-            confidence, predicted = logits.softmax(dim=-1).max(dim=-1)
+            answers = Answers.of(net(images))
+            exits, _ = mechanism.answering(answers)
             for k in range(net.n_exits):
                 name = f"exit {k + 1}" if net.n_exits > 1 else KINDS[kind].display
-                for i, label in enumerate(labels.tolist()):
-                    answer = predicted[k, i].item()
-                    rows.append((i, version, name, answer, confidence[k, i].item(), answer == label, exits[i].item() == k))
+                for i, truth in enumerate(labels.tolist()):
+                    label, confidence = answers.label[k, i].item(), answers.confidence[k, i].item()
+                    rows.append((i, version, name, label, confidence, label == truth, exits[i].item() == k))
     return pd.DataFrame(rows, columns=["image", "version", "classifier", "label", "confidence", "right", "answers"])

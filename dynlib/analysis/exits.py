@@ -12,6 +12,15 @@ from dynlib.behaviour import THRESHOLDS, calibration_error
 from dynlib.mechanisms import FALL_BACKS, Answers, ConfidenceExit, Mechanism
 
 
+def usual(clean: Iterable[Seen]) -> list[Seen]:
+    """Of each cell the networks with all exits or none; where one was trained more than once, the first."""
+    first: dict[tuple, Seen] = {}
+    for seen in clean:
+        if seen.target.exits in ("all", "none"):
+            first.setdefault(seen.target.parts, seen)
+    return list(first.values())
+
+
 def exit_table(clean: Iterable[Seen]) -> pd.DataFrame:
     """Each exit for itself: accuracy, MACs, calibration error, and overthinking.
 
@@ -82,3 +91,55 @@ def sureness(seen: Seen, mechanism: Mechanism) -> dict[str, float]:
         for name in ("confidence", "margin")
     }
     return {"accuracy": right.double().mean().item(), **means}
+
+
+def deployed_table(clean: Sequence[Seen], mechanism: Mechanism) -> pd.DataFrame:
+    """Dynamic networks as deployed, beside the static network of their cell: a row for each network that has one.
+
+    ``early`` is the share of images that leave before the final exit, ``early_accuracy`` that of those and ``late_accuracy`` of
+    the others. Per image ``[n]``: ``gain`` is 1 where only the dynamic network is correct, -1 where only the static one is;
+    ``cost`` is a share of the static network's MACs.
+    """
+    static, found = {seen.target.cell: seen for seen in clean if seen.target.is_static}, []
+    for seen in clean:
+        other = static.get(seen.target.cell)
+        if seen.target.is_static or other is None:
+            continue
+        decision = mechanism.decide(seen.answers, costs(seen.target))
+        right, usually = ((label == seen.truth).numpy() for label in (decision.label, other.answers.label[-1]))
+        early = np.isin(leaving_places(mechanism, seen.answers), range(1, len(seen.answers)))
+        row = {"network": seen.target, "n": len(right), "accuracy": right.mean(), "static": usually.mean(), "early": early.mean()}
+        row |= {f"{name}_accuracy": right[on].mean() if on.any() else np.nan for name, on in (("early", early), ("late", ~early))}
+        cost = decision.cost.numpy() / costs(other.target)[-1].item()
+        found.append(row | {"gain": right.astype(float) - usually, "cost": cost})
+    return pd.DataFrame(found)
+
+
+def overthinking_table(clean: Iterable[Seen]) -> pd.DataFrame:
+    """Dynamic networks: the share of images that some early exit classifies correctly and the final exit does not.
+
+    ``lost`` has a Wilson interval; ``accuracy`` is the final exit's; per image ``[n]``: ``overthought``.
+    """
+    found = []
+    for seen in clean:
+        if not seen.target.is_static:
+            right = (seen.answers.label == seen.truth).numpy()
+            hits = right[:-1].any(axis=0) & ~right[-1]
+            found.append((seen.target, len(hits), right[-1].mean(), *stats.rate(hits), hits.astype(float)))
+    return pd.DataFrame(found, columns=["network", "n", "accuracy", "lost", "low", "high", "overthought"])
+
+
+def head_costs(exits: pd.DataFrame) -> pd.Series:
+    """By dynamic network: what the heads of all its exits add to the static network of its cell, as a share of that one's MACs.
+
+    Takes rows of ``exit_table``; a network without a static one is left out.
+    """
+    full = exits.groupby("network", sort=False).macs.max()
+    static = {network.cell: macs for network, macs in full.items() if network.is_static}
+    shares = {n: macs / static[n.cell] - 1 for n, macs in full.items() if not n.is_static and n.cell in static}
+    return pd.Series(shares, dtype=float)
+
+
+def pooled(table: pd.DataFrame, column: str) -> tuple[float, float, float]:
+    """The mean over networks of a per-image column, with its 95 % bootstrap interval over images."""
+    return stats.pooled_mean([(network.dataset, values) for network, values in zip(table.network, table[column], strict=True)])

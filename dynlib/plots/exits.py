@@ -53,80 +53,92 @@ def panels(
     return fig
 
 
+def by_cell(table: pd.DataFrame) -> pd.DataFrame:
+    """With what a figure sorts networks by, ``dataset``, ``model`` and ``kind``, from the column ``network``."""
+    return table.assign(**{name: [getattr(network, name) for network in table.network] for name in ("dataset", "model", "kind")})
+
+
 def accuracy_cost(exits: pd.DataFrame, thresholds: pd.DataFrame) -> Figure:
     """Accuracy over MACs: the static network as a point, each exit alone, and the network as deployed over the threshold.
 
     Args:
-        exits: rows of ``measures.exit_table``.
-        thresholds: rows of ``measures.threshold_table`` of one fall-back.
+        exits: rows of ``exits.exit_table``.
+        thresholds: rows of ``exits.threshold_table`` of one fall-back.
     """
+    thresholds = by_cell(thresholds)
 
     def draw(axes: Axes, cell: pd.DataFrame) -> None:
         for kind, rows in cell.groupby("kind", sort=False):
             look = {"color": KINDS[kind].colour, "marker": KINDS[kind].marker, "zorder": 3 if kind == "sdnn" else 2}
-            spread = whiskers(rows, "accuracy")
-            label = KINDS[kind].display + (", each exit alone" if len(rows) > 1 else "")
-            axes.errorbar(rows.mmacs, 100 * rows.accuracy, spread, ls="", capsize=1.5, label=label, mfc="white", lw=0.8, **look)
+            look |= {"label": KINDS[kind].display + (", each exit alone" if len(rows) > 1 else "")}
+            spread = whiskers(rows, "accuracy", "accuracy_low", "accuracy_high")
+            axes.errorbar(rows.macs / 1e6, 100 * rows.accuracy, spread, ls="", capsize=1.5, mfc="white", lw=0.8, **look)
         where = (thresholds.dataset == cell.dataset.iloc[0]) & (thresholds.model == cell.model.iloc[0])
         for kind, curve in thresholds[where].groupby("kind", sort=False):
-            axes.plot(curve.mmacs, 100 * curve.accuracy, color=KINDS[kind].colour, label=f"{KINDS[kind].display}, as deployed")
+            axes.plot(curve.macs / 1e6, 100 * curve.accuracy, color=KINDS[kind].colour, label=f"{KINDS[kind].display}, as deployed")
         axes.set_xlim(left=0)
 
-    return panels(exits, draw, "MACs (millions)", "accuracy (%)")
+    return panels(by_cell(exits), draw, "MACs (millions)", "accuracy (%)")
 
 
 def leaving_bars(table: pd.DataFrame, by: str) -> Figure:
     """Bars cut into the shares of images that leave at each exit.
 
     Args:
-        table: rows of ``measures.leaving_table`` or ``design.leaving_groups`` of one kind of network.
+        table: rows of ``exits.leaving_table`` of one kind of network, or such with ``network``, ``exit``, ``share`` and ``by``.
         by: the column that names the bars.
     """
+
+    most = table.exit.max()
 
     def draw(axes: Axes, cell: pd.DataFrame) -> None:
         bars, last = list(dict.fromkeys(cell[by])), cell.exit.max()
         left = pd.Series(0.0, index=bars)
         for exit in (*range(1, last + 1), 0):
             share = cell[cell.exit == exit].set_index(by).share.reindex(bars)
-            look = {"color": plt.get_cmap("viridis")((exit - 1) / (last - 1))} if exit else {"color": "0.85", "hatch": "////"}
+            depth = 1.0 if exit == last else (exit - 1) / (most - 1)
+            look = {"color": plt.get_cmap("viridis")(depth)} if exit else {"color": "0.85", "hatch": "////"}
             drawn = axes.barh(range(len(bars)), 100 * share, left=100 * left, ec="white", lw=0.4, **look)
             drawn.set_label((f"exit {exit}" if exit < last else "final exit") if exit else "none was confident")
             left += share
         axes.set_yticks(range(len(bars)), [f"{bar:g}" if isinstance(bar, float) else bar for bar in bars])
         axes.set_xlim(0, 100)
 
-    return panels(table, draw, "images (%)", by, height=1.6)
+    return panels(by_cell(table), draw, "images (%)", by, height=1.6)
 
 
 def overthinking_bars(table: pd.DataFrame) -> Figure:
-    """Images that only one of an exit and the final exit answers correctly; rows of ``measures.exit_table`` of one kind."""
+    """Images that only one of an exit and the final exit answers correctly; rows of ``exits.exit_table`` of one kind."""
     thin = {"ls": "", "color": "black", "lw": 0.7, "capsize": 1.5}
 
     def draw(axes: Axes, cell: pd.DataFrame) -> None:
         early = cell[cell.exit < cell.exit.max()]
-        axes.bar(early.exit, -100 * early.gained, color="0.75", label="right at the final exit only")
+        axes.bar(early.exit, -100 * early.gained, color="0.75", label="correct at the final exit only")
         axes.errorbar(early.exit, -100 * early.gained, whiskers(early, "gained", "gained_low", "gained_high")[::-1], **thin)
-        axes.bar(early.exit, 100 * early.lost, color="C1", label="right at this exit only: overthought")
+        axes.bar(early.exit, 100 * early.lost, color="C1", label="correct at this exit only: overthought")
         axes.errorbar(early.exit, 100 * early.lost, whiskers(early, "lost", "lost_low", "lost_high"), **thin)
         axes.axhline(0, color="black", lw=0.6)
         axes.set_xticks(early.exit)
         axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
 
-    return panels(table, draw, "exit", "images (%)", height=1.7)
+    return panels(by_cell(table), draw, "exit", "images (%)", height=1.7)
 
 
 def calibration_lines(table: pd.DataFrame) -> Figure:
-    """Expected calibration error along the exits; rows of ``measures.exit_table``."""
+    """Expected calibration error along the exits; rows of ``exits.exit_table``."""
 
     def draw(axes: Axes, cell: pd.DataFrame) -> None:
         last = cell.exit.max()
         for kind, rows in cell.groupby("kind", sort=False):
-            look = {"color": KINDS[kind].colour, "marker": KINDS[kind].marker}
-            axes.plot(rows.exit if len(rows) > 1 else [last], 100 * rows.calibration_error, label=KINDS[kind].display, **look)
+            look = {"color": KINDS[kind].colour, "marker": KINDS[kind].marker, "label": KINDS[kind].display}
+            if kind == "sdnn":  # where exits alone were trained it has their final exit: a ring around that
+                axes.plot([last], 100 * rows.calibration_error, mfc="none", ms=7, ls="", zorder=3, **look)
+            else:
+                axes.plot(rows.exit, 100 * rows.calibration_error, **look)
         axes.set_xticks(range(1, last + 1))
         axes.set_ylim(bottom=0)
 
-    return panels(table, draw, "exit", "calibration error (points)", height=1.7)
+    return panels(by_cell(table), draw, "exit", "calibration error (points)", height=1.7)
 
 
 def easy_to_hard(images: Tensor, table: pd.DataFrame, classes: tuple[str, ...]) -> Figure:
@@ -134,7 +146,7 @@ def easy_to_hard(images: Tensor, table: pd.DataFrame, classes: tuple[str, ...]) 
 
     Args:
         images: ``[n, 3, side, side]`` in [0, 1].
-        table: a row for each shown ``image``, with the name of its ``exit``, its ``label`` there and whether that is ``right``.
+        table: rows of ``gallery.first_to_leave``.
         classes: names of the classes.
     """
     names = list(dict.fromkeys(table.exit))

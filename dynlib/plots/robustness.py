@@ -6,14 +6,14 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from dynlib.figures import PAGE, whiskers
-from dynlib.networks.identity import Network, cell_name
+from dynlib.networks.identity import cell_name
 
 
 def robustness_panels(table: pd.DataFrame) -> Figure:
     """Accuracy (above) and cost (below) over the threshold: a pair of panels for each network, a curve for each radius; 0 is clean.
 
     Args:
-        table: rows of ``measures.robustness_table``, of each target one source, attack and loss, and the clean images.
+        table: rows of ``robustness.over_threshold``; a panel for each ``target``.
     """
     cells, radii = list(table.groupby("target", sort=False)), sorted(set(table.eps_255))
     bands, columns = -(-len(cells) // 3), min(len(cells), 3)
@@ -23,16 +23,16 @@ def robustness_panels(table: pd.DataFrame) -> Figure:
     colours = sns.color_palette("flare", len(radii))
     for (above, below), (target, cell) in zip(pairs, cells, strict=False):
         for (radius, curve), marker in zip(cell.sort_values("threshold").groupby("eps_255"), "osD^v", strict=False):
-            look = {"color": colours[radii.index(radius)], "marker": marker, "label": f"{radius}/255" if radius else "clean"}
+            look = {"color": colours[radii.index(radius)], "marker": marker, "label": f"{radius:g}/255" if radius else "clean"}
             above.errorbar(curve.threshold, 100 * curve.accuracy, whiskers(curve, "accuracy"), capsize=1.5, **look)
             below.plot(curve.threshold, 100 * curve.cost, **look)
-        above.set_title(cell_name(*Network.parse(target).cell))
+        above.set_title(cell_name(*target.cell))
         below.set_xlabel("threshold")
         below.tick_params(labelbottom=True)
     for panel in sum(pairs[len(cells) :], ()):
         panel.remove()
     for above, below in zip(axes[::2, 0], axes[1::2, 0], strict=True):
-        above.set(ylabel="right answers (%)", ylim=(-3, 103))
+        above.set(ylabel="accuracy (%)", ylim=(-3, 103))
         below.set(ylabel="MACs (%)", ylim=(0, 103))
     fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(radii))
     return fig
