@@ -9,9 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dynlib import lesson, measures, plots, results
+from dynlib import lesson, plots
+from dynlib.analysis.measured import Seen, costs
+from dynlib.analysis.robustness import over_threshold
 from dynlib.attacks.losses import EARLY_VARIANTS, early_objective
 from dynlib.mechanisms import Answers, ConfidenceExit
+from dynlib.networks.identity import Network
 from workflow.lesson import LESSON, SOLUTIONS, stripped
 
 
@@ -108,12 +111,12 @@ def cross_entropy(logits, labels):
 
 
 def allowed(table, start, lost=0.02 + 1e-9, cost=True):
-    return table[(table.clean >= start.clean - lost) & ((table.mmacs <= start.mmacs) | (not cost))]
+    return table[(table.clean >= start.clean - lost) & ((table.macs <= start.macs) | (not cost))]
 
 
 def within_two(table, start):
     near = table[(table.clean - start.clean).abs() <= 0.02]
-    near = near[near.mmacs <= start.mmacs]
+    near = near[near.macs <= start.macs]
     return near.loc[near.robust.idxmax()]
 
 
@@ -201,10 +204,10 @@ WRONG = {
     "every image": (4, lambda s, t, a, y: ((a != y).sum(), len(y)), "every image"),
     "source right": (4, lambda s, t, a, y: (((s == y) & (a != y)).sum(), (s == y).sum()), "what the source gets right"),
     "target right": (4, lambda s, t, a, y: (((t == y) & (a != y)).sum(), (t == y).sum()), "what the target gets right"),
-    "those that withstand": (
+    "those that are still right": (
         4,
         lambda s, t, a, y: (((s == y) & (t == y) & (a == y)).sum(), ((s == y) & (t == y)).sum()),
-        "withstand",
+        "still right",
     ),
     "fooled of all": (4, lambda s, t, a, y: ((a != y).sum(), ((s == y) & (t == y)).sum()), "among the images that count"),
     "agree, right or wrong": (4, lambda s, t, a, y: (((s == t) & (a != y)).sum(), (s == t).sum()), "where it should be"),
@@ -232,7 +235,7 @@ WRONG = {
     "cost ignored": (6, lambda t, start: t.loc[allowed(t, start, cost=False).robust.idxmax()], "costs more"),
     "near in accuracy": (6, within_two, "no fault"),
     "most accurate": (6, lambda t, start: t.loc[allowed(t, start).clean.idxmax()], "the most accurate one"),
-    "cheapest": (6, lambda t, start: t.loc[allowed(t, start).mmacs.idxmin()], "a cheap one"),
+    "cheapest": (6, lambda t, start: t.loc[allowed(t, start).macs.idxmin()], "a cheap one"),
     "least robust": (6, lambda t, start: t.loc[allowed(t, start).robust.idxmin()], "is not the best"),
     "the default": (6, lambda t, start: t.loc[start.name], "it is the default"),
     "place for label": (6, lambda t, start: t.iloc[allowed(t, start).robust.argmax()], "is not the best"),
@@ -324,22 +327,49 @@ def test_stripping_keeps_what_is_around():
     assert found.source == "def f(x):\n    ...  # your code\n\nf(1)"
 
 
-def test_robustness_table_by_hand():
-    network, attack = "cifar10-resnet56-dynn", {"attack": "pgd", "loss": "final", "eps_255": 8, "threshold": 0.9}
-    right, depth = torch.tensor([True, False, True, True]).numpy(), torch.tensor([6, 6, 0, 0]).numpy()
-    row = {"source": network, "target": network, **attack, "correct": right, "depth": depth}
-    table = measures.robustness_table(pd.DataFrame([row, row | {"threshold": float("nan")}]))  # the second is of a static network
-    macs = results.read_macs(network)
-    assert len(table) == 1
-    assert table.accuracy.item() == 0.75
-    assert table.low.item() < 0.75 < table.high.item()
-    assert table.cost.item() == pytest.approx(((1 + macs[0] / macs[-1]) / 2).item())
+class Made:
+    """Records as ``over_threshold`` reads them."""
+
+    def __init__(self, *seen, **attacks):
+        self.seen, self.attacks = lambda: iter(seen), pd.DataFrame(attacks).set_index("name") if attacks else None
+
+
+def test_robustness_over_the_threshold_by_hand():
+    dynn = Network("cifar10", "resnet56")
+    sdnn, last, truth = dynn.sibling(exits="none"), 6, torch.tensor([0, 1, 2, 3])
+
+    def seen(source, attack, first, label=truth):
+        """The first exit is as confident as said, all others are not at all; all answer the same."""
+        confidence = torch.full((last + 1, len(first)), 0.1)
+        confidence[0] = torch.tensor(first)
+        return Seen(source, dynn, attack, truth, Answers(label.expand(last + 1, -1), *[confidence] * 3))
+
+    attacked = torch.tensor([0, 0, 2, 3])
+    clean = Made(seen(dynn, "none", [0.95] * 4)._replace(truth=torch.arange(4)))
+    transfer = Made(
+        seen(dynn, "near", [0.5] * 4),  # made on the dynamic network itself
+        seen(sdnn, "other", [0.5] * 4),  # another method
+        seen(sdnn, "near", [0.95, 0.95, 0.6, 0.2], attacked),
+        seen(sdnn, "again", [0.5] * 4),  # another random start
+        name=["near", "again", "other"],
+        attack=["pgd", "pgd", "fgsm"],
+        eps_255=[2.0, 2.0, 8.0],
+    )
+    table = over_threshold(transfer, clean, (0.5, 0.9))
+    first, full = (costs(dynn)[[0, -1]] / costs(dynn)[-1]).tolist()
+    assert set(table.target) == {dynn}
+    assert list(zip(table.eps_255, table.threshold, strict=True)) == [(0, 0.5), (0, 0.9), (2, 0.5), (2, 0.9)]
+    assert table.accuracy.tolist() == [1, 1, 0.75, 0.75]
+    assert (table.low < table.accuracy).all()
+    assert table.high.tolist()[2] > 0.75
+    assert table.n.tolist() == [4] * 4
+    assert table.cost.tolist() == pytest.approx([first, first, (3 * first + full) / 4, (2 * first + 2 * full) / 4])
 
 
 def test_robustness_panels_have_a_curve_for_each_radius():
-    names = [f"{dataset}-{model}-dynn" for dataset in ("cifar10", "cifar100") for model in ("resnet56", "mobilenet")]
+    networks = [Network(dataset, model) for dataset in ("cifar10", "cifar100") for model in ("resnet56", "mobilenet")]
     shares = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "cost": 0.7}
-    rows = [{"target": name, "eps_255": eps, "threshold": t, **shares} for name in names for eps in (8, 0, 2) for t in (0.9, 0.5)]
+    rows = [{"target": n, "eps_255": eps, "threshold": t, **shares} for n in networks for eps in (8, 0, 2) for t in (0.9, 0.5)]
     fig = plots.robustness_panels(pd.DataFrame(rows))
     titles = [f"{model}, {dataset}" for dataset in ("CIFAR-10", "CIFAR-100") for model in ("ResNet-56", "MobileNet")]
     assert [axes.get_title() for axes in fig.axes if axes.get_title()] == titles
