@@ -20,8 +20,8 @@ def exit_gallery(pictures: dict[str, Tensor], answers: pd.DataFrame, classes: tu
         classes: names of the classes.
     """
     n, versions = len(next(iter(pictures.values()))), list(pictures)
-    fig = plt.figure(figsize=(PAGE, 1.05 * n))
-    grid = fig.add_gridspec(n, len(versions) + 1, width_ratios=[*[1] * len(versions), 6])
+    fig = plt.figure(figsize=(PAGE, 1.15 * n))
+    grid = fig.add_gridspec(n, len(versions) + 1, width_ratios=[*[1] * len(versions), 8])
     for i in range(n):
         for j, version in enumerate(versions):
             axes = fig.add_subplot(grid[i, j])
@@ -43,8 +43,8 @@ def _answers(axes: Axes, answers: pd.DataFrame, classes: tuple[str, ...], headin
         frame = {"ec": "black", "lw": 1.2, "zorder": 2} if row.answers else {"ec": "white", "lw": 0.5}
         axes.add_patch(plt.Rectangle((x + 0.02, y + 0.03), 0.96, 0.94, fc="#e6f0ff" if row.right else "#f89c20", **frame))
         text = f"{classes[row.label]}\n{100 * row.confidence:.0f} %"
-        axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=4.5, zorder=3)
-    axes.set_yticks([k + 0.5 for k in range(len(versions))], versions, fontsize=5)
+        axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=5.5, zorder=3)
+    axes.set_yticks([k + 0.5 for k in range(len(versions))], versions, fontsize=6)
     axes.set_xticks([k + 0.5 for k in range(len(classifiers))], classifiers if heading else [""] * len(classifiers), fontsize=6)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
