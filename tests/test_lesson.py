@@ -371,7 +371,7 @@ def test_robustness_panels_have_a_curve_for_each_radius():
     shares = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "cost": 0.7}
     rows = [{"target": n, "eps_255": eps, "threshold": t, **shares} for n in networks for eps in (8, 0, 2) for t in (0.9, 0.5)]
     fig = plots.robustness_panels(pd.DataFrame(rows))
-    titles = [f"{model}, {dataset}" for dataset in ("CIFAR-10", "CIFAR-100") for model in ("ResNet-56", "MobileNet")]
+    titles = [f"{model}, {dataset}, DyNN" for dataset in ("CIFAR-10", "CIFAR-100") for model in ("ResNet-56", "MobileNet")]
     assert [axes.get_title() for axes in fig.axes if axes.get_title()] == titles
     assert [len(axes.lines) for axes in fig.axes if not axes.get_title()] == [3] * 4  # cost
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["clean", "2/255", "8/255"]

@@ -6,7 +6,6 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from dynlib.figures import PAGE, whiskers
-from dynlib.networks.identity import cell_name
 
 
 def robustness_panels(table: pd.DataFrame) -> Figure:
@@ -26,7 +25,7 @@ def robustness_panels(table: pd.DataFrame) -> Figure:
             look = {"color": colours[radii.index(radius)], "marker": marker, "label": f"{radius:g}/255" if radius else "clean"}
             above.errorbar(curve.threshold, 100 * curve.accuracy, whiskers(curve, "accuracy"), capsize=1.5, **look)
             below.plot(curve.threshold, 100 * curve.cost, **look)
-        above.set_title(cell_name(*target.cell))
+        above.set_title(target.title)
         below.set_xlabel("threshold")
         below.tick_params(labelbottom=True)
     for panel in sum(pairs[len(cells) :], ()):
