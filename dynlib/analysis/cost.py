@@ -5,7 +5,7 @@ import pandas as pd
 
 from dynlib.analysis import stats
 from dynlib.analysis.measured import Records, costs
-from dynlib.analysis.transfer import right_when_clean, with_cell
+from dynlib.analysis.transfer import SETTING, right_when_clean, with_cell
 from dynlib.networks.identity import Network
 from dynlib.records import RecordsError
 
@@ -137,3 +137,24 @@ def cheapest_loss(cost: Records, clean: Records) -> str:
     """The loss of C2's main reading: on validation images the one of lowest cost per success, by the cells' geometric mean."""
     table = ratios(walks(cost, clean, "validation"))
     return str(table.groupby("loss", sort=False).log_ratio.mean().idxmin())
+
+
+def side_effects(shown: pd.DataFrame, clean: Records) -> pd.DataFrame:
+    """What examples do to the computation of dynamic networks, whatever they do to the answer.
+
+    For each source of the target's cell, attack and target: ``cost`` as a share of a full run with its interval, the same of clean
+    images as ``clean``, and the shares that leave ``earlier`` and ``later`` than when clean. ``per_image`` ``[n]`` is the cost less
+    that of the clean image, as a share of a full run.
+    """
+    before = {row.target: row for row in clean.shown().itertuples()}
+    found = []
+    for row in shown.itertuples():
+        if row.target.is_static or row.source.cell != row.target.cell:
+            continue
+        full, n = costs(row.target)[-1].item(), len(row.cost)
+        usual = before[row.target].cost[:n]
+        about = {name: getattr(row, name) for name in ("source", "target", *SETTING)}
+        share = dict(zip(("cost", "low", "high"), stats.mean(row.cost / full), strict=True))
+        moved = {"earlier": (row.cost < usual).mean(), "later": (row.cost > usual).mean(), "clean": usual.mean() / full}
+        found.append({**about, "n": n, **share, **moved, "per_image": (row.cost - usual) / full})
+    return pd.DataFrame(found)

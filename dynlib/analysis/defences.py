@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from dynlib.analysis import design
-from dynlib.analysis.readings import ATTACKERS, attacked_by_static, attacked_designs, attacker, chosen_against, static_attacks
+from dynlib.analysis import design, factors
+from dynlib.analysis.choices import ATTACKERS, attacked_by_static, attacked_designs, attacker, chosen_against, static_attacks
 from dynlib.networks.identity import Network
 
 OUTCOMES = {"robust": "still right as deployed", "closed": "surface closed"}
@@ -13,10 +13,10 @@ CHOSEN = "chosen on validation images"
 
 
 def outcome_factors(run: str) -> pd.DataFrame:
-    """One choice changed at a time, each design attacked by one who knows it: rows of ``design.factors`` by network and outcome."""
+    """One choice changed at a time, each design attacked by one who knows it: ``factors.table_of`` by network and outcome."""
     return pd.concat(
         [
-            design.factors(table.assign(robust=table[column])).assign(network=network, outcome=name)
+            factors.table_of(table.assign(robust=table[column])).assign(network=network, outcome=name)
             for network, table in attacked_designs(run, "test").items()
             for column, name in OUTCOMES.items()
         ],
@@ -38,9 +38,9 @@ def under_both(run: str) -> pd.DataFrame:
         own = chosen_against(run, network)["design"]
         for who, table in ((KNOWING, knowing), (STATIC, _by_static(run, sources[network], knowing))):
             chosen = _gain_row(table, own)
-            rows = pd.concat([design.factors(table), pd.DataFrame([chosen])], ignore_index=True)
+            rows = pd.concat([factors.table_of(table), pd.DataFrame([chosen])], ignore_index=True)
             found.append(rows.assign(network=network, dataset=network.dataset, attacker=who))
-    return design.pooled_factors(pd.concat(found, ignore_index=True), ["dataset", "attacker"])
+    return factors.pooled(pd.concat(found, ignore_index=True), ["dataset", "attacker"])
 
 
 def _by_static(run: str, key: tuple[Network, Network, str], knowing: pd.DataFrame) -> pd.DataFrame:
@@ -56,7 +56,7 @@ def _by_static(run: str, key: tuple[Network, Network, str], knowing: pd.DataFram
 
 
 def _gain_row(table: pd.DataFrame, chosen: design.Design) -> dict:
-    """The chosen design as a row of ``design.factors``."""
+    """The chosen design as a row of ``factors.table_of``."""
     gained, row = design.gain(table, chosen), table[table.design == chosen].iloc[0]
     about = {"factor": CHOSEN, "level": "chosen", "clean": row.clean.mean(), "macs": row.macs, "robust": np.nanmean(row.robust)}
     same = abs(gained["lost"]) <= design.ONE_POINT

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from dynlib.analysis import stats
-from dynlib.analysis.exits import leaving_places
 from dynlib.analysis.measured import Seen
 from dynlib.analysis.measured import costs as all_costs
 from dynlib.mechanisms import FALL_BACKS, Answers, ConfidenceExit, Decision, Mechanism
@@ -167,124 +166,10 @@ def pooled_gain(rows: pd.DataFrame) -> dict:
 def gained(found: dict) -> str:
     """A gain in words, with what it costs; ``found`` is of ``gain`` or ``pooled_gain``."""
     more = stats.points(found["gain"], found["low"], found["high"])
-    price = f"{_signed(-found['lost'])} points of clean accuracy and {_signed(found['added'])} % cost"
+    price = f"{signed(-found['lost'])} points of clean accuracy and {signed(found['added'])} % cost"
     return f"{100 * found['default']:.1f} % by default, {more} by the chosen design, at {price} (n = {found['n']})"
 
 
-def _signed(share: float) -> str:
+def signed(share: float) -> str:
     """In percent, and never minus zero."""
     return f"{round(100 * share, 1) + 0.0:+.1f}"
-
-
-FACTORS = ("first exit", "number of early exits", "threshold", "fall-back")
-
-
-def factors(table: pd.DataFrame) -> pd.DataFrame:
-    """The default design with one choice changed at a time: a row for each factor and level, the default in all of them.
-
-    ``robust`` has a Wilson interval on the images that count, the ``gain`` over the default one of ``stats.mean``, and
-    ``per_image`` holds the gains ``[n]``. ``lost`` and ``added`` are clean accuracy and cost as in ``gain``; ``equal`` marks a
-    clean accuracy within 1 point of the default's. Of designs with so many early exits the evenly spread one is shown.
-    """
-    start, found = table[table.default].iloc[0], []
-    for row in table.itertuples():
-        counted, per_image = row.robust[~np.isnan(row.robust.astype(float))].astype(bool), row.robust.astype(float) - start.robust
-        numbers = {"n": len(counted), "clean": row.clean.mean(), "macs": row.macs}
-        numbers |= dict(zip(("robust", "low", "high"), stats.rate(counted), strict=True))
-        numbers |= dict(zip(("gain", "gain_low", "gain_high"), stats.mean(per_image), strict=True))
-        numbers |= {"lost": start.clean.mean() - row.clean.mean(), "added": row.macs / start.macs - 1}
-        about = {"equal": abs(numbers["lost"]) <= ONE_POINT, "default": row.default, "per_image": per_image}
-        for factor, level in levels(row.design, start.design):
-            found.append({"factor": factor, "level": level, **numbers, **about})
-    return pd.DataFrame(found).sort_values(["factor", "level"], key=_in_order, kind="stable", ignore_index=True)
-
-
-def levels(design: Design, start: Design) -> list[tuple[str, str]]:
-    """The factors in which a design is a level of its own, all others being the default's."""
-    exits, rule, usual, found = design.exits, design.mechanism, start.mechanism, []
-    if len(exits) == 1:
-        return []  # the static network has no mechanism to choose
-    if rule == usual and exits == start.exits[exits[0] :]:
-        found.append(("first exit", str(exits[0] + 1)))
-    last, early = start.exits[-1], len(exits) - 1
-    if rule == usual and exits == (*(last * k // early for k in range(early)), last):
-        found.append(("number of early exits", "all" if exits == start.exits else str(early)))
-    if exits == start.exits and isinstance(rule, ConfidenceExit) and isinstance(usual, ConfidenceExit):
-        found += [("threshold", f"{rule.threshold:g}")] if rule.fall_back_to == usual.fall_back_to else []
-        found += [("fall-back", rule.fall_back_to)] if rule.threshold == usual.threshold else []
-    return found
-
-
-def _in_order(column: pd.Series) -> pd.Series:
-    return column.map(FACTORS.index) if column.name == "factor" else column
-
-
-def pooled_factors(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Factors on the mean of networks: a row for each value of the columns ``by``, factor and level that all networks there have.
-
-    ``gain`` has the interval of ``stats.pooled_mean``; ``lost``, ``added`` and the shares ``clean`` and ``robust`` are means, ``n``
-    is the smallest number of images; ``equal`` marks a mean clean accuracy within 1 point of the default's.
-
-    Args:
-        table: rows of ``factors`` with ``network`` and the columns ``by``.
-        by: names of columns.
-    """
-    starts = table[table.default & (table.factor == FACTORS[0])].groupby(by).size()
-    found = []
-    for key, rows in table.groupby([*by, "factor", "level"], sort=False):
-        *group, factor, level = key
-        if len(rows) < starts[tuple(group) if len(group) > 1 else group[0]]:
-            continue
-        cells = [(network.dataset, values) for network, values in zip(rows.network, rows.per_image, strict=True)]
-        numbers = dict(zip(("gain", "low", "high"), stats.pooled_mean(cells), strict=True))
-        means = {name: rows[name].mean() for name in ("clean", "robust", "lost", "added")}
-        about = {"cells": len(rows), "n": rows.n.min(), "equal": abs(means["lost"]) <= ONE_POINT, "default": rows.default.all()}
-        found.append({**dict(zip(by, group, strict=True)), "factor": factor, "level": level, **numbers, **means, **about})
-    return pd.DataFrame(found)
-
-
-def best_levels(pooled: pd.DataFrame) -> str:
-    """In a sentence: how many levels at equal clean accuracy gain or lose, and the best of them, at any cost and at the default's.
-
-    Args:
-        pooled: rows of ``pooled_factors`` of one group.
-    """
-    equal = pooled[pooled.equal & ~pooled.default]
-    counts = f"{(equal.low > 0).sum()} gain and {(equal.high < 0).sum()} lose (95 % interval clear of 0)"
-    told = [f"of {len(equal)} levels within 1 point of the default's clean accuracy {counts}"]
-    for limit, rows in (("the best", equal), ("the best at no more than the default's cost", equal[equal.added <= 0])):
-        if len(rows):
-            best = rows.loc[rows.gain.idxmax()]
-            name = f"{best.factor} {best.level.replace('_', ' ')}"
-            told.append(f"{limit}: {stats.points(best.gain, best.low, best.high)} by {name}, cost {_signed(best.added)} %")
-    return "; ".join(told)
-
-
-def leaving_groups(clean: Seen, attacked: Seen, mechanism: Mechanism) -> pd.DataFrame:
-    """Where images leave a network with all its exits: a row for each group of ``images`` and exit, with the ``share`` and ``n``.
-
-    Groups: all ``clean`` images; and of those classified correctly when clean, the attacked ones that still are (``saved``) or are
-    not (``fooled``). ``exit`` counts from 1; 0: no exit let the image go. A group without images is left out.
-    """
-    quiet = clean.answers.images(slice(len(attacked.truth)))
-    right, still = ((mechanism.answer(answers) == attacked.truth).numpy() for answers in (quiet, attacked.answers))
-    calm, pushed = (leaving_places(mechanism, answers) for answers in (quiet, attacked.answers))
-    groups = {"fooled": pushed[right & ~still], "saved": pushed[right & still], "clean": calm}
-    return pd.DataFrame(
-        {"network": clean.target, "images": name, "exit": exit, "n": len(places), "share": np.mean(places == exit)}
-        for name, places in groups.items()
-        for exit in (*range(1, len(quiet) + 1), 0)
-        if len(places)
-    )
-
-
-def leaving_summary(groups: pd.DataFrame) -> pd.DataFrame:
-    """For each group of ``images`` the shares that leave at an ``early`` exit, at the ``final`` one, or with ``none`` confident.
-
-    Means over networks; rows of ``leaving_groups``.
-    """
-    exit, last = groups.exit, groups.groupby("network", sort=False).exit.transform("max")
-    masks = {"early": (exit > 0) & (exit < last), "final": exit == last, "none": exit == 0}
-    each = groups.assign(**{name: groups.share * mask for name, mask in masks.items()})
-    sums = each.groupby(["network", "images"], sort=False)[[*masks]].sum()
-    return sums.groupby(level="images", sort=False).mean()

@@ -143,3 +143,33 @@ def head_costs(exits: pd.DataFrame) -> pd.Series:
 def pooled(table: pd.DataFrame, column: str) -> tuple[float, float, float]:
     """The mean over networks of a per-image column, with its 95 % bootstrap interval over images."""
     return stats.pooled_mean([(network.dataset, values) for network, values in zip(table.network, table[column], strict=True)])
+
+
+def leaving_groups(clean: Seen, attacked: Seen, mechanism: Mechanism) -> pd.DataFrame:
+    """Where images leave a network with all its exits: a row for each group of ``images`` and exit, with the ``share`` and ``n``.
+
+    Groups: all ``clean`` images; and of those classified correctly when clean, the attacked ones that still are (``saved``) or are
+    not (``fooled``). ``exit`` counts from 1; 0: no exit let the image go. A group without images is left out.
+    """
+    quiet = clean.answers.images(slice(len(attacked.truth)))
+    right, still = ((mechanism.answer(answers) == attacked.truth).numpy() for answers in (quiet, attacked.answers))
+    calm, pushed = (leaving_places(mechanism, answers) for answers in (quiet, attacked.answers))
+    groups = {"fooled": pushed[right & ~still], "saved": pushed[right & still], "clean": calm}
+    return pd.DataFrame(
+        {"network": clean.target, "images": name, "exit": exit, "n": len(places), "share": np.mean(places == exit)}
+        for name, places in groups.items()
+        for exit in (*range(1, len(quiet) + 1), 0)
+        if len(places)
+    )
+
+
+def leaving_summary(groups: pd.DataFrame) -> pd.DataFrame:
+    """For each group of ``images`` the shares that leave at an ``early`` exit, at the ``final`` one, or with ``none`` confident.
+
+    Means over networks; rows of ``leaving_groups``.
+    """
+    exit, last = groups.exit, groups.groupby("network", sort=False).exit.transform("max")
+    masks = {"early": (exit > 0) & (exit < last), "final": exit == last, "none": exit == 0}
+    each = groups.assign(**{name: groups.share * mask for name, mask in masks.items()})
+    sums = each.groupby(["network", "images"], sort=False)[[*masks]].sum()
+    return sums.groupby(level="images", sort=False).mean()

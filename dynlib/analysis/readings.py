@@ -4,19 +4,17 @@ A reading is what differs from the main one, how, and for each cell a dynamic ne
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
 
 import numpy as np
 import pandas as pd
 
-from dynlib.analysis import cost, design, surface, transfer
-from dynlib.analysis.measured import Seen, measured, own_threshold
+from dynlib.analysis import choices, cost, surface, transfer
+from dynlib.analysis.measured import measured, own_threshold
 from dynlib.attacks import ATTACKS
 from dynlib.attacks.losses import get_loss
 from dynlib.datasets import DATASETS
 from dynlib.mechanisms import ConfidenceExit, Mechanism
 from dynlib.networks.identity import Network
-from dynlib.records import RecordsError
 
 MAIN = "main reading"
 THRESHOLDS = (0.5, 0.7, 0.99)  # of the networks as deployed, beside the profile's
@@ -94,120 +92,25 @@ def walks(run: str) -> Iterator[Reading]:
 # C3
 
 
-@cache
-def attacked_by_static(run: str, split: str) -> dict[tuple[Network, Network, str], Seen]:
-    """What dynamic networks answer to examples of static ones, by source, target and attack; only with all exits."""
-    found = measured(run, "transfer").seen(split)
-    return {(s.source, s.target, s.attack): s for s in found if s.source.is_static and s.target.exits == "all"}
-
-
-@cache
-def clean_answers(run: str, split: str) -> dict[Network, Seen]:
-    """What networks answer to clean images."""
-    return {seen.target: seen for seen in measured(run, "clean").seen(split)}
-
-
-ATTACKERS = ("a separate SDNN", "the SDNN under it", "another architecture")
-
-
-def attacker(static: Network, dynamic: Network) -> str:
-    """What the static network that examples were made on is to the dynamic one that they are shown to."""
-    if static.model != dynamic.model:
-        return "another architecture"
-    return "the SDNN under it" if dynamic.trained == "heads" else "a separate SDNN"
-
-
-def design_radius(run: str) -> dict[str, float]:
-    """For each data set the radius, in 255ths, of C3's main reading.
-
-    The one at which PGD by a separate SDNN leaves the default design's robust accuracy nearest to 30 % on validation images, on the
-    mean of the cells.
-
-    Raises:
-        RecordsError: nothing of that kind was measured.
-    """
-    records, found = measured(run, "transfer"), []
-    for (source, target, name), seen in attacked_by_static(run, "validation").items():
-        about = records.attacks.loc[name]
-        if about.attack == "pgd" and about.seed == records.profile.seed and attacker(source, target) == "a separate SDNN":
-            robust = (records.mechanism.answer(seen.answers) == seen.truth).double().mean().item()
-            found.append((target.dataset, about.eps_255, robust))
-    if not found:
-        raise RecordsError("C3: no validation images were attacked by PGD on a static network")
-    table = (
-        pd.DataFrame(found, columns=["dataset", "eps", "robust"])
-        .groupby(["dataset", "eps"], sort=False)
-        .robust.mean()
-        .reset_index()
-    )
-    return {name: rows.eps.iloc[(rows.robust - 0.3).abs().argmin()].item() for name, rows in table.groupby("dataset", sort=False)}
-
-
-@cache
-def static_space(run: str, source: Network, target: Network, attack: str, split: str) -> pd.DataFrame:
-    """All designs of a network under one attack by a static one, see ``design.space``."""
-    attacked, clean = attacked_by_static(run, split), clean_answers(run, split)
-    return design.space(clean[target], attacked[source, target, attack], measured(run, "transfer").mechanism)
-
-
-def chosen_design(run: str, source: Network, target: Network, attack: str, cost_limit: bool = True, vary: str = "") -> dict:
-    """The design that is chosen on validation images, and what it gains on test images, see ``design.gain``."""
-    validation, test = (static_space(run, source, target, attack, split) for split in ("validation", "test"))
-    if vary:
-        validation = validation[
-            [_varies(found, validation[validation.default].design.iloc[0], vary) for found in validation.design]
-        ]
-    return design.gain(test, design.choose(validation, cost_limit))
-
-
-VARY = {
-    "exits": lambda one, start: one.mechanism == start.mechanism,
-    "threshold": lambda one, start: one.exits == start.exits and one.mechanism.fall_back_to == start.mechanism.fall_back_to,
-    "fall-back": lambda one, start: one.exits == start.exits and one.mechanism.threshold == start.mechanism.threshold,
-}
-
-
-def _varies(one: design.Design, start: design.Design, what: str) -> bool:
-    """Whether a design differs from the default in one choice only."""
-    return VARY[what](one, start)
-
-
-def static_attacks(
-    run: str, eps: dict[str, float] | None = None, method: str = "pgd", seed: int | None = None
-) -> list[tuple[Network, Network, str]]:
-    """Source, target and attack of static networks' attacks on dynamic ones; by default those of C3's main reading.
-
-    Args:
-        run: whose records.
-        eps: for each data set the radius, in 255ths.
-        method: name of the attack.
-        seed: of its random starts, by default the profile's.
-    """
-    records = measured(run, "transfer")
-    eps, seed = eps or design_radius(run), records.profile.seed if seed is None else seed
-
-    def wanted(target: Network, name: str) -> bool:
-        about = records.attacks.loc[name]
-        return (about.attack, about.eps_255, about.seed) == (method, eps[target.dataset], seed)
-
-    return [key for key in attacked_by_static(run, "test") if wanted(*key[1:])]
-
-
 def designs(run: str) -> Iterator[Reading]:
     """C3: robust accuracy of the chosen design less the default's, over limits, choices, attackers, radii, attacks and starts."""
-    records, radius = measured(run, "transfer"), design_radius(run)
+    records, radius = measured(run, "transfer"), choices.design_radius(run)
 
     def cells(
-        who: str = ATTACKERS[0], eps: dict[str, float] = radius, method: str = "pgd", seed: int = records.profile.seed, **how
+        who: str = choices.ATTACKERS[0],
+        eps: dict[str, float] = radius,
+        method: str = "pgd",
+        seed: int = records.profile.seed,
+        **how,
     ) -> list[Cell]:
-        found = [key for key in static_attacks(run, eps, method, seed) if attacker(*key[:2]) == who]
-        return [(target, chosen_design(run, source, target, name, **how)["per_image"]) for source, target, name in found]
+        found = [key for key in choices.static_attacks(run, eps, method, seed) if choices.attacker(*key[:2]) == who]
+        return [(target, choices.chosen_design(run, source, target, name, **how)["per_image"]) for source, target, name in found]
 
     yield MAIN, f"a separate SDNN, PGD, {radii(radius)}", cells()
     yield "limit", "of accuracy only, not of cost", cells(cost_limit=False)
-    for choice in VARY:
+    for choice in choices.VARY:
         yield "choice", f"only the {choice}", cells(vary=choice)
-    for who in ATTACKERS[1:]:
+    for who in choices.ATTACKERS[1:]:
         yield "attacker", who, cells(who)
     for eps in others(records.attacks.eps_255[records.attacks.attack == "pgd"], radius):
         yield "radius", f"{eps:g}/255", cells(eps=dict.fromkeys(radius, eps))
@@ -245,27 +148,13 @@ def surfaces(run: str) -> Iterator[Reading]:
     yield "training", "exits only", cells(trained="heads")
 
 
-@cache
-def attacked_designs(run: str, split: str) -> dict[Network, pd.DataFrame]:
-    """See ``surface.designs_attacked``."""
-    return surface.designs_attacked(measured(run, "designs"), measured(run, "clean"), split)
-
-
-def chosen_against(run: str, network: Network, outcome: str = "robust", cost_limit: bool = True) -> dict:
-    """The design against the Early Attack that is chosen on validation images, and what it gains on test images.
-
-    ``outcome``: ``"robust"``, still right as deployed, or ``"closed"``, the surface is.
-    """
-    validation, test = (attacked_designs(run, split)[network] for split in ("validation", "test"))
-    validation, test = (table.assign(robust=table[outcome]) for table in (validation, test))
-    return design.gain(test, design.choose(validation, cost_limit))
-
-
 def defences(run: str) -> Iterator[Reading]:
     """C4, designs: what the chosen design gains against an attacker who knows it, over outcomes and limits."""
 
     def cells(**how) -> list[Cell]:
-        return [(network, chosen_against(run, network, **how)["per_image"]) for network in attacked_designs(run, "test")]
+        return [
+            (network, choices.chosen_against(run, network, **how)["per_image"]) for network in choices.attacked_designs(run, "test")
+        ]
 
     yield MAIN, "still right as deployed", cells()
     yield "outcome", "surface closed", cells(outcome="closed")

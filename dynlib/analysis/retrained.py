@@ -3,9 +3,9 @@
 import pandas as pd
 
 from dynlib.analysis import stats
+from dynlib.analysis.choices import clean_answers, static_attacks
 from dynlib.analysis.design import Design, evaluate, exit_names
 from dynlib.analysis.measured import Seen, measured
-from dynlib.analysis.readings import clean_answers, static_attacks
 from dynlib.networks.identity import Network
 
 FOR_ALL, FOR_THESE = "with all exits", "with these exits only"

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from dynlib.analysis import stats
-from dynlib.analysis.measured import Records, Rule, costs
+from dynlib.analysis.measured import Records, Rule
 from dynlib.mechanisms import Mechanism
 from dynlib.networks.identity import Network
 from dynlib.records import RecordsError
@@ -214,27 +214,6 @@ def is_main(table: pd.DataFrame) -> pd.Series:
     """C1's main reading, whatever the radius: PGD, the average loss, jointly trained exits, the profile's own random start."""
     joint = table.network.map(lambda network: network.trained == "joint" and network.exits == "all")
     return (table.method == "pgd") & (table.loss == "average") & (table.seed == table.seed.min()) & joint
-
-
-def side_effects(shown: pd.DataFrame, clean: Records) -> pd.DataFrame:
-    """What examples do to the computation of dynamic networks, whatever they do to the answer.
-
-    For each source of the target's cell, attack and target: ``cost`` as a share of a full run with its interval, the same of clean
-    images as ``clean``, and the shares that leave ``earlier`` and ``later`` than when clean. ``per_image`` ``[n]`` is the cost less
-    that of the clean image, as a share of a full run.
-    """
-    before = {row.target: row for row in clean.shown().itertuples()}
-    found = []
-    for row in shown.itertuples():
-        if row.target.is_static or row.source.cell != row.target.cell:
-            continue
-        full, n = costs(row.target)[-1].item(), len(row.cost)
-        usual = before[row.target].cost[:n]
-        about = {name: getattr(row, name) for name in ("source", "target", *SETTING)}
-        share = dict(zip(("cost", "low", "high"), stats.mean(row.cost / full), strict=True))
-        moved = {"earlier": (row.cost < usual).mean(), "later": (row.cost > usual).mean(), "clean": usual.mean() / full}
-        found.append({**about, "n": n, **share, **moved, "per_image": (row.cost - usual) / full})
-    return pd.DataFrame(found)
 
 
 def over_mechanisms(transfer: Records, clean: Records, mechanisms: Mapping[str, Mechanism | Rule]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from dynlib.figures import PAGE, whiskers
 from dynlib.networks.identity import cell_name
 
-# How figures show who attacks; see ``readings.attacker``.
+# How figures show who attacks; see ``choices.attacker``.
 ATTACKERS = {
     "a separate SDNN": ("C0", "s", "-"),
     "the SDNN under it": ("black", "^", "-"),

@@ -36,7 +36,7 @@ def with_cells(table: pd.DataFrame, network: str = "source") -> pd.DataFrame:
 
 
 def published_panels(table: pd.DataFrame) -> Figure:
-    """Success of the published attack over alpha, strict and as deployed; rows of ``surface.published_table``."""
+    """Success of the published attack over alpha, strict and as deployed; rows of ``early.published_table``."""
 
     def draw(axes: Axes, cell: pd.DataFrame) -> None:
         cell = cell.sort_values("alpha")
@@ -156,7 +156,7 @@ def transfer_matrices(table: pd.DataFrame, kinds: Mapping[str, tuple[str, str]])
     """Examples made on one network, shown to another: a row of matrices for each data set, a matrix for each kind of target.
 
     Args:
-        table: rows of ``surface.travels`` of one attack, sources dynamic and jointly trained.
+        table: rows of ``early.travels`` of one attack, sources dynamic and jointly trained.
         kinds: by kind of target the column that is shown, and its title.
     """
     table = with_cells(table).assign(kind=[one.kind for one in table.target], shown=[one.model for one in table.target])
