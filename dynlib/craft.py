@@ -25,6 +25,7 @@ from dynlib.files import CHECKPOINTS, code_version
 from dynlib.mechanisms import Answers
 from dynlib.networks import checkpoints
 from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.folding import folded
 from dynlib.networks.identity import Network, early_exits
 from dynlib.progress import progress
 
@@ -46,10 +47,8 @@ def craft(campaign: Campaign, source: Network, device: str = "cpu") -> Iterator[
         ValueError: a setting that the network does not allow.
         DataError, CheckpointError: data or a network missing or damaged.
     """
-    nets = {
-        network: checkpoints.load_network(network).to(device)
-        for network in {source: None, **dict.fromkeys(campaign.targets[source])}
-    }
+    networks = {source: None, **dict.fromkeys(campaign.targets[source])}
+    nets = {network: folded(checkpoints.load_network(network)).to(device) for network in networks}
     for split, n in campaign.images.items():
         images = data.load(source.dataset, split, n)
         x, truth = images.inputs.to(device), images.labels.to(device)

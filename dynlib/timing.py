@@ -14,6 +14,7 @@ from dynlib import data, profiles
 from dynlib.files import atomic
 from dynlib.mechanisms import Mechanism
 from dynlib.networks import checkpoints
+from dynlib.networks.folding import folded
 from dynlib.networks.identity import Network
 from dynlib.profiles import Timing
 
@@ -33,7 +34,8 @@ def measure(network: Network, settings: Timing, mechanism: Mechanism, device: st
     Raises:
         DataError, CheckpointError: data or a network missing or damaged.
     """
-    net, static = (checkpoints.load_network(one).to(device) for one in (network, network.sibling(exits="none")))
+    pair = (network, network.sibling(exits="none"))
+    net, static = (folded(checkpoints.load_network(one)).to(device) for one in pair)
     images = data.load(network.dataset, "test", settings.images).inputs.to(device)
 
     def seconds(run: Callable[[Tensor], object], batch: int) -> float:

@@ -13,6 +13,7 @@ from dynlib.attacks import PGD, EarlyPGD
 from dynlib.campaigns import Planned
 from dynlib.mechanisms import Answers, ConfidenceExit
 from dynlib.networks import checkpoints
+from dynlib.networks.folding import folded
 from dynlib.networks.identity import Network
 from dynlib.records import RecordsError
 
@@ -58,7 +59,7 @@ def read(run):
 
 @pytest.fixture(scope="module")
 def nets():
-    return {network: checkpoints.load_network(network) for network in (DYNN, SDNN)}
+    return {network: folded(checkpoints.load_network(network)) for network in (DYNN, SDNN)}
 
 
 @pytest.mark.parametrize("source", [DYNN, SDNN])
