@@ -9,7 +9,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from dynlib import profiles
@@ -46,8 +47,8 @@ def main() -> None:
         shutil.copytree(given.records, results, ignore=shutil.ignore_patterns("claims.csv"))
     step("dynlib", "claims")
     cores = (os.cpu_count() or 1) if given.cores == "all" else int(given.cores)
-    with ThreadPoolExecutor(min(cores, 4)) as pool:  # each notebook has a kernel of its own, of up to 2 GB
-        (*_,) = pool.map(redraw, profiles.load(PUBLISHED).notebooks)
+    with ProcessPoolExecutor(min(cores, 4), get_context("spawn")) as pool:  # each has a kernel of up to 2 GB
+        list(pool.map(redraw, profiles.load(PUBLISHED).notebooks))
     step("dynlib", "cards")
     step("dynlib", "report")
 
