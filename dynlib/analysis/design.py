@@ -54,7 +54,8 @@ def usual_space(n_exits: int) -> list[Design]:
     return [Design(exits, mechanism) for exits in subsets(n_exits) for mechanism in mechanisms]
 
 
-def costs(network: Network, exits: Sequence[int]) -> Tensor:
+@cache
+def costs(network: Network, exits: tuple[int, ...]) -> Tensor:
     """MACs of leaving at each of the chosen exits, ``[chosen]``; heads that are not chosen are not paid for.
 
     Raises:

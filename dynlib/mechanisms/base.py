@@ -78,10 +78,11 @@ class Decision(NamedTuple):
 class Mechanism:
     """Base of all exit mechanisms: an image leaves at the first exit that says so, else ``fall_back`` chooses among all exits.
 
-    ``name`` is what profiles and records call it.
+    ``name`` is what profiles and records call it. ``memoryless``: ``leaves`` looks at the last exit alone.
     """
 
     name: ClassVar[str]
+    memoryless: ClassVar[bool] = False
 
     def leaves(self, seen: Answers) -> Tensor:
         """Which images leave at the last exit of ``seen``, which holds the exits seen so far: bool ``[n]``."""
@@ -96,7 +97,10 @@ class Mechanism:
 
     def answering(self, answers: Answers) -> tuple[Tensor, Tensor]:
         """The exit that answers each image, int64 ``[n]``, and whether an exit let it go, bool ``[n]``."""
-        leaves = torch.stack([self.leaves(answers.exits(slice(k + 1))) for k in range(len(answers))])
+        if self.memoryless:
+            leaves = self.leaves(answers.exits(None))  # all exits at once, as if they were one, the last
+        else:
+            leaves = torch.stack([self.leaves(answers.exits(slice(k + 1))) for k in range(len(answers))])
         left = leaves.any(dim=0)
         return torch.where(left, leaves.int().argmax(dim=0), self.fall_back(answers)), left
 

@@ -35,7 +35,7 @@ class ConfidenceExit(Mechanism):
         ValueError: threshold out of range, or unknown fall-back.
     """
 
-    name = "confidence"
+    name, memoryless = "confidence", True
 
     threshold: float = 0.9
     fall_back_to: str = "most_confident"

@@ -19,7 +19,7 @@ class EntropyExit(Mechanism):
         ValueError: threshold out of range, or unknown fall-back.
     """
 
-    name = "entropy"
+    name, memoryless = "entropy", True
 
     threshold: float
     fall_back_to: str = "final"
