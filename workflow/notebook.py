@@ -20,7 +20,7 @@ from workflow.environment import clean
 class OwnKernel(AsyncKernelManager):
     """Starts kernels with the interpreter that runs now, whatever kernels are registered on the machine."""
 
-    kernel_spec = KernelSpec(resource_dir=RESOURCES, **get_kernel_dict())
+    kernel_spec = KernelSpec(resource_dir=RESOURCES, **get_kernel_dict(["--log-level=ERROR"]))
 
     async def start_kernel(self, **given):
         await super().start_kernel(**{**given, "env": clean(os.environ)})

@@ -110,7 +110,8 @@ def ruled(cells: pd.Series, low: float, high: float) -> str:
 
 
 def _counted(values: np.ndarray) -> int:
-    return int((~np.isnan(values)).sum()) if values.ndim == 1 else len(values)
+    """The number of images that count: those of a mean that are not NaN, those of a ratio on which something was spent."""
+    return int((~np.isnan(values)).sum() if values.ndim == 1 else (values != 0).any(axis=1).sum())
 
 
 _JUDGED = (
