@@ -20,7 +20,7 @@ VERDICTS = {
 AXES = {
     "C1": "difference of transfer rates, DyNN to SDNN less SDNN to DyNN (points)",
     "C2": "cost per success, DyNN over SDNN",
-    "C3": "robust accuracy gained by design, attacks made on the static model (points)",
+    "C3": "robust accuracy gained by design (points)",
     "C4a": "surface opened by attacks with that goal, less by plain ones (points)",
     "C4b": "share gained by design under the Early Attack (points)",
 }
