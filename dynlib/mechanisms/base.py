@@ -178,8 +178,3 @@ def check_images(images: Tensor) -> None:
         raise ValueError(f"images are {images.dtype} {tuple(images.shape)}: need floats [n, channels, height, width]")
     if len(images) and not (images.min() >= 0 and images.max() <= 1):  # so that NaN is refused, too
         raise ValueError("images are outside [0, 1], or not finite; the network itself normalises them")
-
-
-def depths(costs: Tensor, cost: Tensor) -> Tensor:
-    """The deepest exit that was run, int64 ``[n]``, from the cost up to each exit ``[exits]`` and of each image ``[n]``."""
-    return torch.searchsorted(costs.to(cost.device), cost)
