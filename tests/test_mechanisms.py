@@ -21,6 +21,7 @@ from dynlib.mechanisms import (
 )
 from dynlib.networks.backbones import Backbone
 from dynlib.networks.exits import MultiExitNetwork
+from tests.conftest import small_network
 
 
 def tiny(n_exits):
@@ -201,6 +202,7 @@ def test_a_wrapper_has_the_mode_of_its_network(wrap):
 
 
 WRONG_IMAGES = {
+    "one channel": torch.rand(2, 1, 32, 32),
     "bytes": torch.zeros(2, 3, 32, 32, dtype=torch.uint8),
     "one image": torch.zeros(3, 32, 32),
     "0 to 255": 255 * torch.rand(2, 3, 32, 32),
@@ -260,3 +262,8 @@ def test_a_wrong_number_of_costs_is_named(n_costs):
 def test_answers_are_float32_whatever_the_logits_are():
     answers = Answers.of(LOGITS[7].double())
     assert {answers.confidence.dtype, answers.margin.dtype, answers.entropy.dtype} == {torch.float32}
+
+
+def test_a_network_in_training_is_not_run():
+    with pytest.raises(ValueError, match="a network in training mode"):
+        ConfidenceExit().run(small_network().train(), torch.rand(2, 3, 32, 32))

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from dynlib.attacks.goals import get_goal
 from dynlib.attacks.losses import Average, Loss, get_loss
-from dynlib.attacks.tools import check_ball, check_batch, check_finite, checked_seed, derived_seed, evaluating
+from dynlib.attacks.tools import check_ball, check_batch, check_finite, checked_seed, derived_seed
 from dynlib.mechanisms import Answers, ConfidenceExit, Mechanism
-from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.exits import MultiExitNetwork, evaluating
 
 
 class AttackResult(NamedTuple):

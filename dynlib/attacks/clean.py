@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from dynlib.attacks.base import AttackResult, reaches
-from dynlib.attacks.tools import check_batch, evaluating
+from dynlib.attacks.tools import check_batch
 from dynlib.mechanisms import ConfidenceExit, Mechanism
-from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.exits import MultiExitNetwork, evaluating
 
 
 @dataclass(frozen=True, kw_only=True)

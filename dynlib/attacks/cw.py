@@ -8,9 +8,9 @@ from torch import Tensor
 
 from dynlib.attacks.base import AttackResult, reaches, warned
 from dynlib.attacks.losses import OfExits, get_loss, margin
-from dynlib.attacks.tools import check_batch, check_finite, evaluating, from_tanh_space, to_tanh_space
+from dynlib.attacks.tools import check_batch, check_finite, from_tanh_space, to_tanh_space
 from dynlib.mechanisms import ConfidenceExit, Mechanism
-from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.exits import MultiExitNetwork, evaluating
 
 
 @dataclass(frozen=True, kw_only=True)

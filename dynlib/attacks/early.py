@@ -14,9 +14,9 @@ from dynlib.attacks.base import AttackResult, reaches, warned
 from dynlib.attacks.goals import get_goal
 from dynlib.attacks.losses import TowardsEarly, early_objective, get_loss
 from dynlib.attacks.pgd import PGD
-from dynlib.attacks.tools import check_batch, check_finite, checked_seed, evaluating, from_tanh_space, to_tanh_space, uniform_noise
+from dynlib.attacks.tools import check_batch, check_finite, checked_seed, from_tanh_space, to_tanh_space, uniform_noise
 from dynlib.mechanisms import ConfidenceExit, Mechanism
-from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.exits import MultiExitNetwork, evaluating
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from dynlib.attacks.base import AttackResult, reaches
-from dynlib.attacks.tools import check_batch, checked_seed, evaluating
+from dynlib.attacks.tools import check_batch, checked_seed
 from dynlib.mechanisms import ConfidenceExit, Deployed, Mechanism
-from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.exits import MultiExitNetwork, evaluating
 
 
 class Counting(Deployed):

@@ -2,11 +2,9 @@
 
 import hashlib
 import operator
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dynlib.networks.exits import MultiExitNetwork
 
@@ -55,19 +53,6 @@ def check_ball(adversarial: Tensor, images: Tensor, eps: float) -> None:
     """Raises RuntimeError where an attack has left its ball or the range of images: a bug in the attack."""
     if not ((adversarial - images).abs().max() <= eps + 1e-6 and adversarial.min() >= 0 and adversarial.max() <= 1):
         raise RuntimeError("the attack left its ball or the range of images")
-
-
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode for the block, and gradients possible even under ``torch.inference_mode``; then every mode as it was."""
-    modes = {module: module.training for module in net.modules()}
-    net.eval()
-    try:
-        with torch.inference_mode(False):
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def uniform_noise(images: Tensor, seed: int) -> Tensor:

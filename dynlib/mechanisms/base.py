@@ -134,11 +134,13 @@ class Mechanism:
 
         Args:
             net: a network in evaluation mode.
-            images: float ``[n, channels, height, width]`` in [0, 1].
+            images: float ``[n, channels, height, width]`` in [0, 1], of the network's shape.
         Raises:
-            ValueError: images of another type, shape or range, or a logit that is not finite.
+            ValueError: images of another type, shape or range, a network in training mode, or a logit that is not finite.
         """
-        check_images(images)
+        check_images(images, net.shape)
+        if net.training:
+            raise ValueError("a network in training mode depends on its batch, and changes: call eval() first")
         self.check(net.n_exits)
         return self.resume(net, images, None)
 
@@ -172,9 +174,9 @@ class Mechanism:
         return Decision(*(torch.cat(column)[back] for column in zip(*decisions, strict=True)))
 
 
-def check_images(images: Tensor) -> None:
-    """Raises ValueError, in one line, where these are not images as networks here take them."""
-    if images.dim() != 4 or not images.is_floating_point():
-        raise ValueError(f"images are {images.dtype} {tuple(images.shape)}: need floats [n, channels, height, width]")
+def check_images(images: Tensor, shape: tuple[int, ...]) -> None:
+    """Raises ValueError, in one line, where these are not images ``[n, *shape]`` as a network takes them."""
+    if tuple(images.shape[1:]) != shape or not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype} {list(images.shape)}: need floats [n, {', '.join(map(str, shape))}]")
     if len(images) and not (images.min() >= 0 and images.max() <= 1):  # so that NaN is refused, too
         raise ValueError("images are outside [0, 1], or not finite; the network itself normalises them")

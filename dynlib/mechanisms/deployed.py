@@ -18,7 +18,7 @@ class Deployed(Wrapper):
         self.mechanism = mechanism
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images)
+        check_images(images, self.net.shape)
         logits = self.net(images)
         exit, _ = self.mechanism.answering(Answers.of(logits))
         return logits[exit, torch.arange(logits.shape[1], device=logits.device)]

@@ -4,7 +4,8 @@ A static network is a multi-exit network with one exit, so everything downstream
 ``[exits, batch, classes]``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 
 import torch
@@ -13,6 +14,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dynlib.datasets import DATASETS, get_dataset
 from dynlib.networks.backbones import MODELS, Backbone
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Evaluation mode for the block, and gradients possible even under ``torch.inference_mode``; then every mode as it was."""
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        with torch.inference_mode(False):
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 class Normalise(nn.Module):
@@ -75,13 +89,13 @@ class MultiExitNetwork(nn.Module):
     @torch.no_grad()
     def _feature_shapes(self) -> list[tuple[int, int]]:
         """Channels and side of the feature map at each early exit, found by running a black image."""
-        training = self.backbone.training
-        x, shapes = self.backbone.eval().stem(torch.zeros(1, *self.shape)), []
-        for number, block in enumerate(self.backbone.blocks, start=1):
-            x = block(x)
-            if number in self.exit_after:
-                shapes.append((x.shape[1], x.shape[2]))
-        self.backbone.train(training)
+        shapes = []
+        with evaluating(self.backbone):
+            x = self.backbone.stem(torch.zeros(1, *self.shape))
+            for number, block in enumerate(self.backbone.blocks, start=1):
+                x = block(x)
+                if number in self.exit_after:
+                    shapes.append((x.shape[1], x.shape[2]))
         return shapes
 
     @property
@@ -126,14 +140,11 @@ class MultiExitNetwork(nn.Module):
     @cached_property
     def macs(self) -> Tensor:
         """Multiply-accumulates of one image up to and including each exit, earlier exits' heads included: ``[exits]``."""
-        training, device = self.training, next(self.parameters()).device
-        self.eval()
-        costs = []
+        image, costs = torch.zeros(1, *self.shape, device=next(self.parameters()).device), []
         for depth in range(self.n_exits):
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
-                self(torch.zeros(1, *self.shape, device=device), depth)
+            with evaluating(self), torch.no_grad(), FlopCounterMode(display=False) as counter:
+                self(image, depth)
             costs.append(counter.get_total_flops() // 2)  # the counter takes a multiply-accumulate for two operations
-        self.train(training)
         return torch.tensor(costs)
 
     @property
@@ -152,7 +163,8 @@ class MultiExitNetwork(nn.Module):
         keep = checked_exits(keep, self.n_exits)
         pruned = MultiExitNetwork(self.backbone, self.dataset, [self.exit_after[k] for k in keep[:-1]])
         pruned.exits = nn.ModuleList(self.exits[k] for k in keep[:-1])
-        return pruned.train(self.training)
+        pruned.training = self.training  # of its own: what it shares keeps its mode
+        return pruned
 
     def as_static(self, exit: int = -1) -> nn.Module:
         """One exit as an ordinary classifier, images to logits ``[batch, classes]``, for any attack library."""
