@@ -56,6 +56,8 @@ def _factor(panel: Axes, factor: str, rows: pd.DataFrame) -> None:
     if joined:
         panel.plot(100 * rows.static, 100 * rows.knowing, color=colour, lw=0.6, alpha=0.6)
     rows = rows[~rows.default]
+    if rows.empty:
+        return  # only the default was measured
     if factor not in SHORT:
         spread = {"xerr": whiskers(rows, "static", "static_low", "static_high"), "yerr": whiskers(rows, "knowing")}
         panel.errorbar(100 * rows.static, 100 * rows.knowing, **spread, ls="", color=colour, lw=0.7, capsize=1.5)
