@@ -1,7 +1,7 @@
 """Profiles: what a run measures and on which networks, with every name, type and range checked before anything runs.
 
 A profile is a YAML file in ``workflow/profiles``. It may extend another one and then says only what differs. Its campaigns say
-which attacks are made on which sources, and which targets are shown the examples; what a profile says of an attack goes straight
+which attacks are made on which sources, and which targets are shown the examples; the settings of an attack go straight
 into the attack's own fields. A fraction, such as ``8/255``, is a number.
 """
 

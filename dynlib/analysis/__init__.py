@@ -1,1 +1,1 @@
-"""From records to tables: what attacks reach, what they cost, which designs withstand them, and what becomes of the claims."""
+"""From records to tables: what attacks reach, what they cost, which designs help against them, and what becomes of the claims."""
