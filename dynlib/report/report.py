@@ -100,9 +100,9 @@ def figure_names(notebooks: list[str]) -> list[str]:
     return names
 
 
-def check_figures(run: str, names: list[str]) -> None:
-    """Raises ReportError where a run's figures are not just those that its notebooks make."""
-    found = {path.stem for path in (home(run) / "figures").glob("fig*")}
+def check_figures(names: list[str]) -> None:
+    """Raises ReportError where the published figures are not just those that the notebooks make."""
+    found = {path.stem for path in (home(PUBLISHED) / "figures").glob("fig*")}
     for wrong, why in ((found - {*names}, "is made by no notebook: delete it"), ({*names} - found, "is missing: run again")):
         if wrong:
             raise ReportError(f"the figure {min(wrong)} {why}")
@@ -149,8 +149,8 @@ def main(arguments: list[str] | None = None) -> None:
     run = parser.parse_args(arguments).run
     try:
         notebooks = list(profiles.load(profile_of(run)).notebooks)
-        check_figures(run, figure_names(notebooks))
         if run == PUBLISHED:
+            check_figures(figure_names(notebooks))
             write(home(run) / "figures" / "README.md", index(notebooks))
             write(README, rendered(README.read_text()))
         else:
