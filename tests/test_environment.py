@@ -58,9 +58,9 @@ def test_ruff(command):
     assert done.returncode == 0, done.stdout
 
 
-def test_training_and_experiments_import_nothing_heavy():
+def test_training_and_attacks_import_nothing_heavy():
     code = (
-        "import sys, dynlib.networks.training, dynlib.experiments; "
+        "import sys, dynlib.networks.training, dynlib.attacks; "
         "sys.exit(', '.join({'pandas', 'scipy', 'matplotlib', 'seaborn', 'yaml', 'pydantic'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

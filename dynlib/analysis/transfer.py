@@ -101,11 +101,16 @@ def pooled(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         value = dict(zip(("value", "low", "high"), stats.pooled_mean(_named(rows)), strict=True))
         n = min((~np.isnan(per_image)).sum() for per_image in rows.per_image)
         found.append({**dict(zip(by, values, strict=True)), "cells": len(rows), "n": n, **value})
-    return pd.DataFrame(found)
+    return pd.DataFrame(found, columns=[*by, "cells", "n", "value", "low", "high"])
 
 
-def key(what: str, rows: pd.DataFrame) -> dict[str, Any]:
-    """The key number of a figure: the mean of rows as ``pooled`` takes them, with its interval; see ``figures.save_figure``."""
+def key(what: str, rows: pd.DataFrame) -> dict[str, Any] | None:
+    """The key number of a figure: the mean of rows as ``pooled`` takes them, with its interval; see ``figures.save_figure``.
+
+    None where there are no such rows.
+    """
+    if rows.empty:
+        return None
     return {"what": what, **dict(zip(("value", "low", "high"), stats.pooled_mean(_named(rows)), strict=True))}
 
 
