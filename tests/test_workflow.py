@@ -182,10 +182,10 @@ def test_killed_run_goes_on_to_the_same_end(house):
     while not list(killed.glob("runs/smoke/timings/*.tsv")):  # a step that is done has one
         assert second.poll() is None
         time.sleep(0.1)
+    done = {path.stem for path in killed.glob("runs/smoke/timings/*.tsv")}
     time.sleep(2)  # it is in the middle of the next step now
     os.killpg(second.pid, signal.SIGKILL)
     second.communicate()
-    done = {path.stem for path in killed.glob("runs/smoke/timings/*.tsv")}
     kept = {path: date for path, date in records(killed).items() if f"{path.parent.name}-{path.name.split('.')[0]}" in done}
     assert 0 < len(kept) < len(records(whole))
     third = start(killed)
