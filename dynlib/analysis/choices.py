@@ -70,22 +70,17 @@ def chosen_design(run: str, source: Network, target: Network, attack: str, cost_
     """The design that is chosen on validation images, and what it gains on test images, see ``design.gain``."""
     validation, test = (static_space(run, source, target, attack, split) for split in ("validation", "test"))
     if vary:
-        validation = validation[
-            [_varies(found, validation[validation.default].design.iloc[0], vary) for found in validation.design]
-        ]
+        start = validation[validation.default].design.iloc[0]
+        validation = validation[[VARY[vary](one, start) for one in validation.design]]
     return design.gain(test, design.choose(validation, cost_limit))
 
 
+# What a designer may change, the rest being the default's: whether a design differs from the default in that only.
 VARY = {
     "exits": lambda one, start: one.mechanism == start.mechanism,
     "threshold": lambda one, start: one.exits == start.exits and one.mechanism.fall_back_to == start.mechanism.fall_back_to,
     "fall-back": lambda one, start: one.exits == start.exits and one.mechanism.threshold == start.mechanism.threshold,
 }
-
-
-def _varies(one: design.Design, start: design.Design, what: str) -> bool:
-    """Whether a design differs from the default in one choice only."""
-    return VARY[what](one, start)
 
 
 def static_attacks(

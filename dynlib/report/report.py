@@ -76,7 +76,8 @@ def effort(run: str) -> list[str]:
     """What measuring a run's records took."""
     abouts = [records.about(path) for path in sorted((home(run) / "results").glob("*/*.examples.parquet"))]
     devices = " or ".join(sorted({about["device"] for about in abouts}))
-    return [f"Measuring these records took {sum(about['device_seconds'] for about in abouts) / 60:.0f} minutes of one {devices}."]
+    minutes = sum(about["device_seconds"] for about in abouts) / 60
+    return [f"Measuring these records took {minutes:.0f} minutes of one {devices} by the clock, whatever else it was doing."]
 
 
 def contents(run: str) -> str:
