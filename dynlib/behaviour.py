@@ -72,15 +72,20 @@ def percent(shares: Tensor) -> list[float]:
     return [round(100 * share, 2) for share in shares.tolist()]
 
 
-def describe(net: MultiExitNetwork) -> dict:
-    """What a network does, for its card: per exit, and at thresholds chosen on validation images.
+def describe(net: MultiExitNetwork, thresholds: dict[str, dict[str, float | None]] | None = None) -> dict:
+    """What a network does, for its card: per exit, and at thresholds.
 
     Everything measured is in percent and on the whole test set, but for ``validation_accuracy``.
+
+    Args:
+        net: in evaluation mode.
+        thresholds: by fall-back and goal; without them they are chosen on validation images (``choose_thresholds``).
     """
     (images, truth), macs = data.load(net.dataset, "validation"), net.macs
     answers = all_answers(net, images)
     validation = percent((answers.label == truth).double().mean(dim=1))
-    goals = {f: choose_thresholds(answers, truth, macs, f) for f in FALL_BACKS} if net.n_exits > 1 else {}
+    if thresholds is None:
+        thresholds = {f: choose_thresholds(answers, truth, macs, f) for f in FALL_BACKS} if net.n_exits > 1 else {}
     images, truth = data.load(net.dataset, "test")
     answers = all_answers(net, images)
 
@@ -95,5 +100,5 @@ def describe(net: MultiExitNetwork) -> dict:
         "test_accuracy": percent((answers.label == truth).double().mean(dim=1)),
         "calibration_error": percent(calibration_error(answers, truth)),
         "macs": macs.tolist(),
-        "operating_points": {f: {goal: operating_point(t, f) for goal, t in chosen.items()} for f, chosen in goals.items()},
+        "operating_points": {f: {goal: operating_point(t, f) for goal, t in chosen.items()} for f, chosen in thresholds.items()},
     }
