@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import pandas as pd
 
-from dynlib.analysis import choices, cost, surface, transfer
+from dynlib.analysis import choices, cost, matched, surface, transfer
 from dynlib.analysis.measured import measured, own_threshold
 from dynlib.attacks import ATTACKS
 from dynlib.attacks.losses import get_loss
@@ -160,3 +160,19 @@ def defences(run: str) -> Iterator[Reading]:
     yield "outcome", "surface closed", cells(outcome="closed")
     yield "limit", "of accuracy only, not of cost", cells(cost_limit=False)
     yield "outcome and limit", "surface closed, of accuracy only", cells(outcome="closed", cost_limit=False)
+
+
+# Beyond the paper
+
+
+def rules(run: str) -> Iterator[Reading]:
+    """B1: robust accuracy of the chosen exit rule less that of confidence, over rules, budgets and attackers."""
+    radius = radii(choices.design_radius(run))
+    yield MAIN, f"half of a full run, a separate SDNN, {radius}", matched.gains(run)
+    for rule in matched.RULES[1:]:
+        yield "rule", f"always {rule}", matched.gains(run, rule=rule)
+    for budget in matched.BUDGETS:
+        if budget != matched.MAIN_BUDGET:
+            yield "cost", f"{100 * budget:g} % of a full run", matched.gains(run, budget)
+    for who in choices.ATTACKERS[1:]:
+        yield "attacker", who, matched.gains(run, who=who)

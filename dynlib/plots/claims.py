@@ -23,6 +23,7 @@ AXES = {
     "C3": "robust accuracy gained by design (points)",
     "C4a": "surface opened by attacks with that goal, less by plain ones (points)",
     "C4b": "share gained by design under the Early Attack (points)",
+    "B1": "robust accuracy gained by another exit rule at the same cost (points)",
 }
 
 
