@@ -3,7 +3,7 @@
 Everything is read from stored answers. Rules are set on validation images, and judged on test images.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dynlib.analysis import choices, design, stats
-from dynlib.analysis.measured import Seen, costs, measured
+from dynlib.analysis import choices, design, surface, transfer
+from dynlib.analysis.measured import Rule, Seen, costs, measured
 from dynlib.mechanisms import Answers, ConfidenceExit, EntropyExit, Mechanism, PatienceExit, ThresholdPerExit
 from dynlib.networks.identity import Network
 
@@ -24,16 +24,19 @@ RULES = (CONFIDENCE, "entropy", "patience", "thresholds per exit")
 GRID = tuple(k / 200 for k in range(1, 200))
 
 
-def settings(answers: Answers, truth: Tensor) -> dict[str, list[Mechanism]]:
-    """Each of ``RULES`` with all its settings, for a network whose exits answer so to validation images.
+@cache
+def settings(run: str, network: Network) -> dict[str, dict[float, Mechanism]]:
+    """Each of ``RULES`` of a network with all its settings, by the one number that each has.
 
-    Where no exit lets an image go, the final exit answers, whatever the rule: only the rules differ.
+    That is a threshold; a patience; or, for thresholds per exit, a precision, see ``precise``. Where no exit lets an image go, the
+    final exit answers, whatever the rule: only the rules differ.
     """
+    seen = choices.clean_answers(run, "validation")[network]
     return {
-        CONFIDENCE: [ConfidenceExit(t, "final") for t in GRID],
-        "entropy": [EntropyExit(t, "final") for t in GRID],
-        "patience": [PatienceExit(k) for k in range(1, len(answers))],
-        "thresholds per exit": list(dict.fromkeys(precise(answers, truth, precision) for precision in GRID)),
+        CONFIDENCE: {t: ConfidenceExit(t, "final") for t in GRID},
+        "entropy": {t: EntropyExit(t, "final") for t in GRID},
+        "patience": {k: PatienceExit(k) for k in range(1, len(seen.answers))},
+        "thresholds per exit": {share: precise(seen.answers, seen.truth, share) for share in GRID},
     }
 
 
@@ -54,45 +57,45 @@ def precise(answers: Answers, truth: Tensor, precision: float) -> ThresholdPerEx
     return ThresholdPerExit(tuple(thresholds))
 
 
-def at_cost(candidates: list[Mechanism], answers: Answers, macs: Tensor, budget: float) -> Mechanism | None:
+def at_cost(candidates: Mapping[float, Mechanism], answers: Answers, macs: Tensor, budget: float) -> Mechanism | None:
     """The candidate whose mean cost is nearest to the budget, None if it is more than ``TOLERANCE`` off."""
-    off = [abs(one.decide(answers, macs).cost.double().mean().item() / macs[-1].item() - budget) for one in candidates]
-    best = int(np.argmin(off))
-    return candidates[best] if off[best] <= TOLERANCE else None
+    off = {one: abs((one.decide(answers, macs).cost.double().mean() / macs[-1]).item() - budget) for one in candidates.values()}
+    best = min(off, key=lambda one: off[one])
+    return best if off[best] <= TOLERANCE else None
 
 
 @cache
-def matched(run: str, network: Network) -> dict[tuple[str, float], Mechanism]:
-    """By rule and budget how a network's rule is set on validation images; a rule that cannot meet a budget is missing."""
-    seen = choices.clean_answers(run, "validation")[network]
-    found = {
-        (rule, budget): at_cost(candidates, seen.answers, costs(network), budget)
-        for rule, candidates in settings(seen.answers, seen.truth).items()
-        for budget in BUDGETS
-    }
-    return {key: mechanism for key, mechanism in found.items() if mechanism}
+def matched(run: str, network: Network, budget: float = MAIN_BUDGET) -> dict[str, Mechanism]:
+    """The rules of a network as set on validation images for a budget; one that cannot meet it is missing."""
+    seen, found = choices.clean_answers(run, "validation")[network], settings(run, network)
+    each = {rule: at_cost(candidates, seen.answers, costs(network), budget) for rule, candidates in found.items()}
+    return {rule: mechanism for rule, mechanism in each.items() if mechanism}
 
 
-def judged(run: str, attacked: Seen, split: str = "test") -> pd.DataFrame:
-    """The rules of one network at all budgets, on examples that it was shown: a row for each ``rule`` and ``budget``.
+def deciding(run: str, rule: str) -> Rule:
+    """A rule at ``MAIN_BUDGET``, for each jointly trained network that can meet it; all others decide by confidence."""
+    return lambda network: (matched(run, network) if network.kind == "dynn" else {}).get(rule, ConfidenceExit())
+
+
+def judged(run: str, attacked: Seen, mechanisms: Mapping[str, Mechanism], split: str = "test") -> pd.DataFrame:
+    """Mechanisms of one network on examples that it was shown: a row for each, with its name as ``rule``.
 
     ``clean`` and ``robust`` hold, per image ``[n]``, whether the clean and the attacked image are answered correctly; ``cost`` is
     the mean share of a full run that clean images take, ``attacked_cost`` that of the attacked ones.
     """
     network, n = attacked.target, len(attacked.truth)
-    quiet, macs, rows = choices.clean_answers(run, split)[network].answers.images(slice(n)), costs(attacked.target), []
-    for (rule, budget), mechanism in matched(run, network).items():
+    quiet, macs, rows = choices.clean_answers(run, split)[network].answers.images(slice(n)), costs(network), []
+    for rule, mechanism in mechanisms.items():
         calm, pushed = mechanism.decide(quiet, macs), mechanism.decide(attacked.answers, macs)
-        right, robust = ((found.label == attacked.truth).numpy() for found in (calm, pushed))
+        clean, robust = ((found.label == attacked.truth).numpy() for found in (calm, pushed))
         cost, attacked_cost = ((found.cost.double().mean() / macs[-1]).item() for found in (calm, pushed))
-        rows.append((network, rule, budget, mechanism, right, robust, cost, attacked_cost))
-    names = ["network", "rule", "budget", "mechanism", "clean", "robust", "cost", "attacked_cost"]
-    return pd.DataFrame(rows, columns=names)
+        rows.append((network, rule, clean, robust, cost, attacked_cost))
+    return pd.DataFrame(rows, columns=["network", "rule", "clean", "robust", "cost", "attacked_cost"])
 
 
-def attackers(run: str, who: str = choices.ATTACKERS[0]) -> Iterator[tuple[Network, Network, str]]:
+def attacks(run: str, who: str = choices.ATTACKERS[0]) -> list[tuple[Network, Network, str]]:
     """Source, target and attack of C3's main reading, by one of its attackers."""
-    return (key for key in choices.static_attacks(run) if choices.attacker(*key[:2]) == who)
+    return [key for key in choices.static_attacks(run) if choices.attacker(*key[:2]) == who]
 
 
 def gains(
@@ -104,44 +107,91 @@ def gains(
     there. That may be confidence itself.
     """
     found = []
-    for key in attackers(run, who):
+    for key in attacks(run, who):
+        rules = matched(run, key[1], budget)
+        if CONFIDENCE not in rules or (rule and rule not in rules):
+            continue
         validation, test = (
-            judged(run, choices.attacked_by_static(run, split)[key], split).query("budget == @budget").set_index("rule")
+            judged(run, choices.attacked_by_static(run, split)[key], rules, split).set_index("rule")
             for split in ("validation", "test")
         )
-        if CONFIDENCE not in test.index or (rule and rule not in test.index):
-            continue
         good = validation[validation.clean.map(np.mean) >= validation.clean[CONFIDENCE].mean() - design.ONE_POINT]
         best = rule or good.robust.map(np.mean).idxmax()
         found.append((key[1], test.robust[best].astype(float) - test.robust[CONFIDENCE]))
     return found
 
 
-def pooled(table: pd.DataFrame) -> pd.DataFrame:
-    """Rules on the mean over a data set's networks, where all of them meet the budget: rows of ``judged``.
+def beside_confidence(run: str) -> pd.DataFrame:
+    """The rules at each budget under a separate SDNN, one by one: a row for each network, ``budget`` and ``rule``.
 
-    ``robust`` has its 95 % interval over images; ``gain`` is over confidence at the same budget, with ``gain_low``, ``gain_high``.
+    Columns as of ``judged``, ``dataset``, and ``per_image`` ``[n]``: robust accuracy less that of confidence at the same budget.
     """
-    found, table = [], table.assign(dataset=[network.dataset for network in table.network])
-    for (dataset, budget), rows in table.groupby(["dataset", "budget"], sort=False):
-        each = dict(list(rows.groupby("rule", sort=False)))
-        for rule in RULES:
-            if rule not in each or len(each[rule]) < rows.network.nunique():
-                continue
-            here, start = each[rule].set_index("network"), each[CONFIDENCE].set_index("network")
-            pairs = [(n, here.robust[n].astype(float), start.robust[n].astype(float)) for n in here.index]
-            robust = dict(zip(("robust", "low", "high"), stats.pooled_mean([(dataset, mine) for _, mine, _ in pairs]), strict=True))
-            more = stats.pooled_mean([(dataset, mine - other) for _, mine, other in pairs])
+    found = []
+    for key in attacks(run):
+        for budget in BUDGETS:
+            table = judged(run, choices.attacked_by_static(run, "test")[key], matched(run, key[1], budget)).assign(budget=budget)
+            for start in table.robust[table.rule == CONFIDENCE]:
+                per_image = [robust.astype(float) - start for robust in table.robust]
+                found.append(table.assign(dataset=key[1].dataset, per_image=per_image))
+    return pd.concat(found, ignore_index=True)
+
+
+def directions(run: str, radius: dict[str, float]) -> pd.DataFrame:
+    """C1's main reading by each rule at ``MAIN_BUDGET``: rows of ``transfer.directions`` with ``rule``, ``dataset`` and ``model``.
+
+    The examples were made on the network as deployed by the profile's mechanism: the attacker does not know the rule.
+    """
+    records, clean, found = measured(run, "transfer"), measured(run, "clean"), []
+    for rule in RULES:
+        decide = deciding(run, rule)
+        table = transfer.directions(records.shown(mechanism=decide), transfer.right_when_clean(clean, mechanism=decide))
+        found.append(table[[n.kind == "dynn" and rule in matched(run, n) for n in table.network]].assign(rule=rule))
+    both = transfer.with_cell(pd.concat(found, ignore_index=True), "network")
+    return both[transfer.is_main(both) & transfer.at_radius(both, radius)]
+
+
+def surfaces(run: str, radius: dict[str, float]) -> pd.DataFrame:
+    """What the attacks on a network that want only the network as deployed to err do to it by each rule at ``MAIN_BUDGET``.
+
+    A row for each ``network`` and ``rule``, with ``dataset`` and ``model``; ``per_image`` ``[n]`` is 1 where one of the attacks at
+    the radius makes only the network as deployed err, NaN where the clean image is not classified correctly, as deployed and at the
+    final exit. The attacker knows the profile's mechanism, not the rule.
+    """
+    records, quiet = measured(run, "surface"), choices.clean_answers(run, "test")
+    wanted = {name for name, about in records.attacks.iterrows() if about.goal == surface.GOAL}
+    shown: dict[Network, list[Seen]] = {}
+    for seen in records.seen():
+        right_radius = records.attacks.eps_255[seen.attack] == radius.get(seen.target.dataset)
+        if seen.source == seen.target and seen.target.kind == "dynn" and seen.attack in wanted and right_radius:
+            shown.setdefault(seen.target, []).append(seen)
+    found = []
+    for network, attacks_on_it in shown.items():
+        truth = attacks_on_it[0].truth
+        clean = quiet[network].answers.images(slice(len(truth)))
+        for rule, mechanism in matched(run, network).items():
+            opened = [(mechanism.answer(s.answers) != truth) & (s.answers.label[-1] == truth) for s in attacks_on_it]
+            counts = (mechanism.answer(clean) == truth) & (clean.label[-1] == truth)
+            per_image = np.where(counts, torch.stack(opened).any(dim=0).double(), np.nan)
+            found.append({"network": network, "rule": rule, "per_image": per_image})
+    return transfer.with_cell(pd.DataFrame(found, columns=["network", "rule", "per_image"]), "network")
+
+
+def curves(run: str) -> pd.DataFrame:
+    """Each rule over its settings under a separate SDNN: the means over a data set's networks, setting by setting.
+
+    ``dataset``, ``rule``, ``setting``, and as shares ``cost``, ``clean`` and ``robust``; ``n`` is the number of images. Of the
+    settings on ``GRID`` every tenth is kept, and all near the ends; of patience those that all networks have.
+    """
+    found = []
+    for key in attacks(run):
+        attacked, network = choices.attacked_by_static(run, "test")[key], key[1]
+        for rule, all_settings in settings(run, network).items():
+            kept = [s for s in all_settings if rule == "patience" or round(200 * s) % 10 == 0 or not 0.05 < s < 0.95]
+            table = judged(run, attacked, {s: all_settings[s] for s in kept})
+            means = table.assign(**{name: table[name].map(np.mean) for name in ("clean", "robust")})
             found.append(
-                {
-                    "dataset": dataset,
-                    "budget": budget,
-                    "rule": rule,
-                    "cells": len(pairs),
-                    "n": min(len(mine) for _, mine, _ in pairs),
-                }
-                | {"clean": here.clean.map(np.mean).mean(), "cost": here.cost.mean(), "attacked_cost": here.attacked_cost.mean()}
-                | robust
-                | dict(zip(("gain", "gain_low", "gain_high"), more, strict=True))
+                means.rename(columns={"rule": "setting"}).assign(rule=rule, dataset=network.dataset, n=len(attacked.truth))
             )
-    return pd.DataFrame(found)
+    groups = pd.concat(found).groupby(["dataset", "rule", "setting"], sort=False)
+    means = groups[["cost", "clean", "robust"]].mean().assign(n=groups.n.min(), networks=groups.size()).reset_index()
+    return means[means.networks == means.groupby("dataset").networks.transform("max")]
