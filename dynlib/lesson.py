@@ -6,6 +6,7 @@ lesson goes on with: the learner's where it is right, the library's own otherwis
 
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 import pandas as pd
 import torch
@@ -24,13 +25,16 @@ class NotDoneError(Exception):
     """The function returns nothing: it is as the lesson left it, or its ``return`` is missing."""
 
 
-def exercise(number: int, library: Callable) -> Callable:
+Answer = Callable[..., Any]
+
+
+def exercise(number: int, library: Answer) -> Callable[[Callable[[Answer], str | None]], Callable[[Answer], Answer]]:
     """Makes a check of a function from an answer to what is wrong with it, or None; ``library`` is a right answer."""
 
-    def decorate(fault: Callable[[Callable], str | None]) -> Callable[[Callable], Callable]:
+    def decorate(fault: Callable[[Answer], str | None]) -> Callable[[Answer], Answer]:
         @wraps(fault)
-        def check(answer: Callable) -> Callable:
-            def asked(*given):
+        def check(answer: Answer) -> Answer:
+            def asked(*given: Any) -> Any:
                 found = answer(*given)
                 if found is None or found is ...:
                     raise NotDoneError
