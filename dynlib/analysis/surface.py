@@ -94,16 +94,8 @@ def surface_gains(shown: pd.DataFrame, counts: dict[Network, np.ndarray], eps_25
         goal, plain = (np.any(hits, axis=0) for hits in opened.values())
         per_image = np.where(here, goal.astype(float) - plain, np.nan)
         numbers = dict(zip(("gain", "low", "high"), stats.mean(per_image), strict=True))
-        found.append(
-            {
-                "network": network,
-                "n": here.sum(),
-                "goal": goal[here].mean(),
-                "plain": plain[here].mean(),
-                **numbers,
-                "per_image": per_image,
-            }
-        )
+        both = {"goal": goal[here].mean(), "plain": plain[here].mean()}
+        found.append({"network": network, "n": here.sum(), **both, **numbers, "per_image": per_image})
     return pd.DataFrame(found)
 
 
