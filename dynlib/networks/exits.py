@@ -156,7 +156,7 @@ class MultiExitNetwork(nn.Module):
     @property
     def head_macs(self) -> Tensor:
         """Multiply-accumulates of each internal classifier alone: ``[exits - 1]``."""
-        return torch.tensor([head[-1].weight.numel() for head in self.exits], dtype=torch.int64)
+        return torch.tensor([head[-1].weight.numel() for head in self.exits], dtype=torch.int64)  # type: ignore[index] # Sequential
 
     def with_exits(self, keep: Sequence[int]) -> "MultiExitNetwork":
         """The network that has only some of the exits; it shares its weights with this one.

@@ -167,7 +167,7 @@ class Network:
     @property
     def rank(self) -> tuple[int | str, ...]:
         """Its place in the order of tables and figures: by data set, model, exits, training, regime and seed."""
-        orders = (DATASETS, MODELS, [*EXITS, self.exits], TRAINED, REGIMES)
+        orders: tuple[Collection[str], ...] = (DATASETS, MODELS, [*EXITS, self.exits], TRAINED, REGIMES)
         names = (self.dataset, self.model, self.exits, self.trained, self.regime)
         places = [list(order).index(name) for order, name in zip(orders, names, strict=True)]
         return (*places, self.seed, self.exits)

@@ -40,7 +40,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__([group for group in groups if group["params"]], {"lr": rate})
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]
         for group in self.param_groups:
             momentum, rate = group["momentum"], group["lr"] * (0.5 if group["muon"] else 1)
             for p in group["params"]:
