@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ def parts(shown: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:
     turned, at_end = ({(r.source, r.target): wrong for r, wrong in _wrong(table, final)} for final in (False, True))
     right, right_at_end = ({r.target: ~wrong for r, wrong in _wrong(clean, final)} for final in (False, True))
     networks = sorted({*table.source} & {*table.target}, key=lambda network: network.rank)
-    found: list[dict] = []
+    found: list[dict[str, Any]] = []
     for dynamic in (network for network in networks if network.kind == "dynn"):
         static = dynamic.sibling(exits="none")
         thirds = [third for third in networks if third.dataset == dynamic.dataset and third.model != dynamic.model]
@@ -81,6 +82,6 @@ def chance(shown: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["network", "part", "per_image"])
 
 
-def _wrong(table: pd.DataFrame, final: bool) -> Iterator[tuple]:
+def _wrong(table: pd.DataFrame, final: bool) -> Iterator[tuple[Any, np.ndarray]]:
     """Rows, each with the mask of images whose label is wrong, as deployed or at the final exit."""
     return zip(table.itertuples(), transfer.fooled(table, final), strict=True)

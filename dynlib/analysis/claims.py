@@ -7,6 +7,7 @@ The rules were committed before the numbers that they judge; the choices in them
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,7 +55,7 @@ class Claim:
             raise RecordsError(f"{self.id}: the main reading was not measured in the run {run!r}")
         return pd.DataFrame(rows)
 
-    def _row(self, group: str, reading: str, cells: list[Cell]) -> dict:
+    def _row(self, group: str, reading: str, cells: list[Cell]) -> dict[str, Any]:
         values = pd.Series(
             [self._pooled([one]) for one in cells], index=pd.MultiIndex.from_tuples(network.cell for network, _ in cells)
         )

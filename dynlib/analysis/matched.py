@@ -5,6 +5,7 @@ Everything is read from stored answers. Rules are set on validation images, and 
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -77,7 +78,7 @@ def deciding(run: str, rule: str) -> Rule:
     return lambda network: (matched(run, network) if network.kind == "dynn" else {}).get(rule, ConfidenceExit())
 
 
-def judged(run: str, attacked: Seen, mechanisms: Mapping[str, Mechanism], split: str = "test") -> pd.DataFrame:
+def judged(run: str, attacked: Seen, mechanisms: Mapping[Any, Mechanism], split: str = "test") -> pd.DataFrame:
     """Mechanisms of one network on examples that it was shown: a row for each, with its name as ``rule``.
 
     ``clean`` and ``robust`` hold, per image ``[n]``, whether the clean and the attacked image are answered correctly; ``cost`` is

@@ -3,13 +3,14 @@
 A reading is what differs from the main one, how, and for each cell a dynamic network with a value of each image.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dynlib.analysis import choices, cost, matched, surface, transfer
-from dynlib.analysis.measured import measured, own_threshold
+from dynlib.analysis.measured import Rule, measured, own_threshold
 from dynlib.attacks import ATTACKS
 from dynlib.attacks.losses import get_loss
 from dynlib.datasets import DATASETS
@@ -40,12 +41,12 @@ def transfers(run: str) -> Iterator[Reading]:
     records, clean = measured(run, "transfer"), measured(run, "clean")
     radius, profile = transfer.sensitive_radius(records, clean), records.profile
 
-    def table(mechanism: Mechanism | Callable[[Network], Mechanism] | None = None, final: bool = False) -> pd.DataFrame:
+    def table(mechanism: Mechanism | Rule | None = None, final: bool = False) -> pd.DataFrame:
         right = transfer.right_when_clean(clean, mechanism=mechanism, final=final)
         found = transfer.directions(records.shown(mechanism=mechanism), right, final)
         return found[found.network.map(lambda network: network.exits == "all")]
 
-    def cells(found: pd.DataFrame, eps: dict[str, float] = radius, trained: str = "joint", **wanted) -> list[Cell]:
+    def cells(found: pd.DataFrame, eps: dict[str, float] = radius, trained: str = "joint", **wanted: Any) -> list[Cell]:
         """The rows with these values, by default the main reading's."""
         wanted = {"method": "pgd", "loss": "average", "seed": profile.seed, **wanted}
         here = found[np.logical_and.reduce([found[key] == value for key, value in wanted.items()])]
@@ -101,7 +102,7 @@ def designs(run: str) -> Iterator[Reading]:
         eps: dict[str, float] = radius,
         method: str = "pgd",
         seed: int = records.profile.seed,
-        **how,
+        **how: Any,
     ) -> list[Cell]:
         found = [key for key in choices.static_attacks(run, eps, method, seed) if choices.attacker(*key[:2]) == who]
         return [(target, choices.chosen_design(run, source, target, name, **how)["per_image"]) for source, target, name in found]
@@ -151,7 +152,7 @@ def surfaces(run: str) -> Iterator[Reading]:
 def defences(run: str) -> Iterator[Reading]:
     """C4, designs: what the chosen design gains against an attacker who knows it, over outcomes and limits."""
 
-    def cells(**how) -> list[Cell]:
+    def cells(**how: Any) -> list[Cell]:
         return [
             (network, choices.chosen_against(run, network, **how)["per_image"]) for network in choices.attacked_designs(run, "test")
         ]
@@ -168,7 +169,7 @@ def defences(run: str) -> Iterator[Reading]:
 def rules(run: str) -> Iterator[Reading]:
     """B1: robust accuracy of the chosen exit rule less that of confidence, over rules, budgets and attackers."""
     radius = radii(choices.design_radius(run))
-    yield MAIN, f"half of a full run, a separate SDNN, {radius}", matched.gains(run)
+    yield MAIN, f"half the cost, PGD, {radius}", matched.gains(run)
     for rule in matched.RULES[1:]:
         yield "rule", f"always {rule}", matched.gains(run, rule=rule)
     for budget in matched.BUDGETS:

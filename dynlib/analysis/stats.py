@@ -94,7 +94,7 @@ def bootstrap(
 
 def _resampled(cells: Sequence[tuple[str, np.ndarray]], statistic: Callable[[np.ndarray], np.ndarray], seed: int) -> np.ndarray:
     """The mean over cells of the statistic, of each resampling: ``[RESAMPLES, ...]``."""
-    rng, totals = np.random.default_rng(seed), 0.0
+    rng, totals = np.random.default_rng(seed), np.array(0.0)
     for name in dict.fromkeys(name for name, _ in cells):
         columns = np.stack([columns for other, columns in cells if other == name])  # [cells, images, m]
         n, parts = columns.shape[1], []
