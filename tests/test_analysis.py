@@ -176,7 +176,7 @@ def test_rule(cells, low, high, expected):
 
 
 def made(cells, ratio=False):
-    return Claim("C9", "It is so.", "Rule.", "metric", "notebook", lambda run: [("main reading", "this", cells)], ratio)
+    return Claim("C9", "It is so.", "Rule.", "metric", "{value}", "notebook", lambda run: [("main reading", "this", cells)], ratio)
 
 
 def test_a_claim_is_open_until_six_cells_are_measured():
