@@ -19,14 +19,15 @@ def table_of(table: pd.DataFrame) -> pd.DataFrame:
     """
     start, found = table[table.default].iloc[0], []
     for row in table.itertuples():
+        if not (shown := levels(row.design, start.design)):
+            continue
         counted, per_image = row.robust[~np.isnan(row.robust.astype(float))].astype(bool), row.robust.astype(float) - start.robust
         numbers = {"n": len(counted), "clean": row.clean.mean(), "macs": row.macs}
         numbers |= stats.rate(counted).columns("robust")
         numbers |= stats.mean(per_image).columns("gain", "gain_")
         numbers |= {"lost": start.clean.mean() - row.clean.mean(), "added": row.macs / start.macs - 1}
         about = {"equal": abs(numbers["lost"]) <= ONE_POINT, "default": row.default, "per_image": per_image}
-        for factor, level in levels(row.design, start.design):
-            found.append({"factor": factor, "level": level, **numbers, **about})
+        found += [{"factor": factor, "level": level, **numbers, **about} for factor, level in shown]
     return pd.DataFrame(found).sort_values(["factor", "level"], key=_in_order, kind="stable", ignore_index=True)
 
 
