@@ -140,7 +140,7 @@ def bootstrap(
         for rounds in np.split(np.arange(RESAMPLES), 20):
             values = statistic(drawn[rounds].astype(float) @ columns)  # [trainings, rounds, ...]
             shares = weights[same][:, rounds].reshape(values.shape[:2] + (1,) * (values.ndim - 2))
-            found.append(np.where(shares > 0, shares * values, 0).sum(axis=0))
+            found.append((shares * np.where(shares > 0, values, 0)).sum(axis=0))
         totals = totals + np.concatenate(found)
     means = (totals / len({one.cell for one in measured})).round(12)  # a sum that is 0 is 0 in any order
     low, high = np.nanpercentile(means, [2.5, 97.5], axis=0, method=method)
