@@ -8,7 +8,6 @@ COMMANDS = {
     "train": "dynlib.networks.queue",
     "cards": "dynlib.networks.checkpoints",
     "check-networks": "dynlib.networks.check",
-    "craft": "dynlib.craft",
     "time": "dynlib.timing",
     "claims": "dynlib.report.claims",
     "report": "dynlib.report.report",

@@ -6,6 +6,7 @@ into its own fields.
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -72,7 +73,7 @@ class Campaign:
                 found.setdefault(planned.name, planned)
         return list(found.values())
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """What its records have in common."""
         attacks = {planned.name: planned.settings for source in self.sources for planned in self.attacks_of(source)}

@@ -1,13 +1,9 @@
 """The one experiment: examples are crafted on a source and shown to targets, and what every exit answers is kept.
 
-    python -m dynlib craft --profile quick --campaign transfer --source cifar10-resnet56-dynn --out FOLDER
-
 Which attacks, sources and targets there are, a campaign of the profile says. All else is read from the records.
 """
 
-import argparse
 import platform
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +13,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from dynlib import data, profiles, records
+from dynlib import data, records
 from dynlib.attacks import AttackResult
 from dynlib.campaigns import Campaign, Planned
 from dynlib.datasets import DATASETS
@@ -118,24 +114,3 @@ def write(profile: str, campaign: Campaign, source: Network, device: str, folder
     about["device_seconds"] = round((time.perf_counter() - start) * threads, 1)
     for kind, rows in blocks.items():
         records.write(folder, kind, source, rows, about)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m dynlib craft", description="Craft examples on one network and show them to others."
-    )
-    parser.add_argument("--profile", required=True)
-    parser.add_argument("--campaign", required=True)
-    parser.add_argument("--source", required=True, help="network id such as cifar10-resnet56-dynn")
-    parser.add_argument("--out", required=True, type=Path, help="folder of the records")
-    given = parser.parse_args(arguments)
-    try:
-        profile = profiles.load(given.profile)
-        if given.campaign not in profile.campaigns:
-            raise ValueError(f"profile {given.profile} has no campaign {given.campaign!r}: it has {', '.join(profile.campaigns)}")
-        campaign, source = profile.campaigns[given.campaign], Network.parse(given.source)
-        if source not in campaign.sources:
-            raise ValueError(f"{source} is not a source of the campaign {campaign.name}")
-        write(profile.name, campaign, source, profile.device, given.out)
-    except (ValueError, ModuleNotFoundError, OSError, data.DataError, checkpoints.CheckpointError, records.RecordsError) as error:
-        sys.exit(f"error: {error}")

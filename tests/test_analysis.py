@@ -9,6 +9,7 @@ from dynlib.analysis import claims, cost, design, surface, transfer
 from dynlib.analysis.claims import Claim, ruled
 from dynlib.analysis.design import Design
 from dynlib.analysis.measured import Seen
+from dynlib.analysis.stats import of
 from dynlib.mechanisms import Answers, ConfidenceExit
 from dynlib.networks.identity import Network
 from dynlib.records import RecordsError
@@ -176,7 +177,11 @@ def test_rule(cells, low, high, expected):
 
 
 def made(cells, ratio=False):
-    return Claim("C9", "It is so.", "Rule.", "metric", "{value}", "notebook", lambda run: [("main reading", "this", cells)], ratio)
+    """A claim of one reading, from networks and their values."""
+    measured = [of(values, network) for network, values in cells]
+    return Claim(
+        "C9", "It is so.", "Rule.", "metric", "{value}", "notebook", lambda run: [("main reading", "this", measured)], ratio
+    )
 
 
 def test_a_claim_is_open_until_six_cells_are_measured():

@@ -1,8 +1,8 @@
 """What ``craft`` writes is what the attacks make and the targets answer, and tables say so again."""
 
 import json
+import shutil
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,6 +16,7 @@ from dynlib.networks import checkpoints
 from dynlib.networks.folding import folded
 from dynlib.networks.identity import Network
 from dynlib.records import RecordsError
+from workflow.craft import Step, done
 
 DYNN = Network("cifar10", "resnet56")
 SDNN = DYNN.sibling(exits="none")
@@ -124,18 +125,20 @@ def test_records_of_other_settings_are_refused(run, tmp_path):
         Records(profiles.load("tiny", tmp_path), "made", folder).shown()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--profile", "huge"], "there is no huge.yaml"),
-        (["--campaign", "walks"], "has no campaign 'walks': it has clean"),
-        (["--source", "cifar10-resnet50-dynn"], "unknown model 'resnet50'"),
-        (["--source", "cifar10-resnet56-dynn_early"], "is not a source of the campaign clean"),
-    ],
-)
-def test_bad_arguments_are_one_line(tmp_path, arguments, message):
-    usual = ["--profile", "smoke", "--campaign", "clean", "--source", DYNN.id, "--out", str(tmp_path)]
-    with pytest.raises(SystemExit, match=message) as caught:
-        craft.main([*usual, *arguments])
-    assert "\n" not in str(caught.value.code)
-    assert np.size(list(tmp_path.iterdir())) == 0
+def test_a_step_is_done_while_all_that_it_stands_on_is_here(run, tmp_path, monkeypatch):
+    profile, folder = run
+    step, results = Step(profile.campaigns["made"], SDNN), tmp_path / "results"
+    shutil.copytree(folder / "made", results / "made")
+    assert done(profile, step, results)
+    (tmp_path / "tiny.yaml").write_text(json.dumps(PROFILE | {"seed": 1}))
+    changed = profiles.load("tiny", tmp_path)
+    assert not done(changed, Step(changed.campaigns["made"], SDNN), results)
+    with monkeypatch.context() as patch:
+        patch.setattr(craft, "code_version", lambda: "another")
+        assert not done(profile, step, results)
+    examples, answers = step.files(results)
+    answers.write_bytes(answers.read_bytes()[:100])
+    assert not done(profile, step, results)
+    examples.unlink()
+    assert not done(profile, step, results)
+    assert done(profile, step._replace(source=DYNN), results)

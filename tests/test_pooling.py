@@ -16,7 +16,8 @@ def rows(**columns) -> pd.DataFrame:
 
 
 def test_pooled_is_the_mean_of_the_cells_means():
-    table = rows(per_image=[np.tile([1.0, 0.0, np.nan, 1.0], 5), np.zeros(20)])
+    networks = [DYNAMIC, DYNAMIC.sibling(model="vgg16")]
+    table = rows(network=networks, per_image=[np.tile([1.0, 0.0, np.nan, 1.0], 5), np.zeros(20)])
     (row,) = transfer.pooled(table, ["dataset", "loss"]).itertuples()
     assert (row.cells, row.n, row.value) == (2, 15, pytest.approx(1 / 3))
     assert row.low <= row.value <= row.high
@@ -27,15 +28,16 @@ def test_pooled_is_the_mean_of_the_cells_means():
 def test_a_pooled_curve_is_a_pooled_mean_at_each_point():
     values = np.random.default_rng(0).integers(0, 2, (30, 2)).astype(float)
     values[3] = np.nan
-    curve = stats.pooled_curve([("cifar10", values), ("cifar10", 1 - values)])
+    cells = [stats.of(values, DYNAMIC), stats.of(1 - values, STATIC)]
+    curve = stats.pooled_curve(cells)
     for place in range(2):
-        mean = stats.pooled_mean([("cifar10", values[:, place]), ("cifar10", 1 - values[:, place])])
+        mean = stats.pooled_mean([one._replace(values=one.values[:, place]) for one in cells])
         assert [part[place] for part in curve] == pytest.approx(mean)
 
 
 def test_a_ratio_of_one_cell_pools_to_itself():
     columns = np.array([[2.0, 1, 4, 1], [4.0, 1, 8, 1]])
-    table = pd.DataFrame({"dataset": "cifar10", "loss": "taken", "n": 2, "log_ratio": np.log(0.5), "columns": [columns]})
+    table = pd.DataFrame({"network": [DYNAMIC], "loss": "taken", "n": 2, "columns": [columns]})
     (row,) = cost.pooled_ratios(table, ["loss"]).itertuples()
     assert np.exp([row.log_ratio, row.low, row.high]) == pytest.approx([0.5] * 3)
 

@@ -13,11 +13,11 @@ import papermill
 
 from dynlib import data, profiles
 from dynlib.analysis.claims import CLAIMS
-from dynlib.campaigns import Campaign
 from dynlib.datasets import DATASETS
 from dynlib.files import CHECKPOINTS, PUBLISHED, RERUN, ROOT, home
 from dynlib.profiles import Profile, ProfileError
 from dynlib.report.report import main_rows
+from workflow.craft import measurable
 from workflow.environment import clean
 from workflow.notebook import literal
 
@@ -47,17 +47,6 @@ def check_parameters(path: Path, parameters: Mapping[str, Any]) -> None:
         default = ast.literal_eval(known[name]["default"])
         if type(value) is not type(default):
             raise ProfileError(f"{path.name}: {name} is {value!r}, not a {type(default).__name__}")
-
-
-def there(dataset: str, images: Mapping[str, int]) -> bool:
-    """Whether so many images of each split are here, complete or in the package's sample."""
-    sampled = all(DATASETS[dataset].bundled(split, n) for split, n in images.items())
-    return sampled or (data.folder() / f"{dataset}.npz").exists()
-
-
-def measurable(profile: Profile, campaign: Campaign, dataset: str) -> bool:
-    """Whether the images of a campaign are here, or will be fetched because the profile trains on them."""
-    return profile.recipe is not None or there(dataset, campaign.images)
 
 
 def notices(profile: Profile) -> list[str]:
@@ -100,8 +89,8 @@ def main() -> None:
         print(notice, flush=True)
     command = [sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--config", f"run={run}"]
     command += ["--cores", given.cores, "--rerun-incomplete"]
-    # Every file is written to a temporary name first, so a lock left by a killed run has nothing to protect.
-    command += ["--nolock"]
+    # Every file is written to a temporary name first: what is there is whole, and a killed run's lock has nothing to protect.
+    command += ["--keep-incomplete", "--nolock"]
     command += ["--dry-run"] if given.dry_run else ["--quiet", "all"]
     code = subprocess.run(command, cwd=ROOT, env=clean(os.environ)).returncode
     if code:

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from dynlib.analysis import design, surface
+from dynlib.analysis.design import Design
 from dynlib.analysis.measured import Seen, measured
 from dynlib.networks.identity import Network
 from dynlib.records import RecordsError
@@ -61,21 +62,24 @@ def design_radius(run: str) -> dict[str, float]:
 
 
 @cache
-def static_space(run: str, source: Network, target: Network, attack: str, split: str) -> pd.DataFrame:
-    """All designs of a network under one attack by a static one, see ``design.space``."""
+def static_space(
+    run: str, source: Network, target: Network, attack: str, split: str, designs: tuple[Design, ...] = ()
+) -> pd.DataFrame:
+    """Designs of a network under one attack by a static one, by default all, see ``design.space``."""
     attacked, clean = attacked_by_static(run, split), clean_answers(run, split)
-    return design.space(clean[target], attacked[source, target, attack], measured(run, "transfer").mechanism)
+    return design.space(clean[target], attacked[source, target, attack], measured(run, "transfer").mechanism, designs)
 
 
 def chosen_design(
     run: str, source: Network, target: Network, attack: str, cost_limit: bool = True, vary: str = ""
 ) -> dict[str, Any]:
     """The design that is chosen on validation images, and what it gains on test images, see ``design.gain``."""
-    validation, test = (static_space(run, source, target, attack, split) for split in ("validation", "test"))
+    validation = static_space(run, source, target, attack, "validation")
     if vary:
         start = validation[validation.default].design.iloc[0]
         validation = validation[[VARY[vary](one, start) for one in validation.design]]
-    return design.gain(test, design.choose(validation, cost_limit))
+    chosen = design.choose(validation, cost_limit)
+    return design.gain(static_space(run, source, target, attack, "test", (chosen,)), chosen)
 
 
 # What a designer may change, the rest being the default's: whether a design differs from the default in that only.

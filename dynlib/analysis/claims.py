@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from dynlib.analysis import cost, readings, stats
-from dynlib.analysis.readings import MAIN, Cell, Reading
+from dynlib.analysis.readings import MAIN, Reading
+from dynlib.analysis.stats import Training
 from dynlib.datasets import DATASETS
 from dynlib.files import home
 from dynlib.records import RecordsError
@@ -57,12 +58,12 @@ class Claim:
             raise RecordsError(f"{self.id}: the main reading was not measured in the run {run!r}")
         return pd.DataFrame(rows)
 
-    def _row(self, group: str, reading: str, cells: list[Cell]) -> dict[str, Any]:
-        values = pd.Series(
-            [self._pooled([one]) for one in cells], index=pd.MultiIndex.from_tuples(network.cell for network, _ in cells)
-        )
+    def _row(self, group: str, reading: str, measured: list[Training]) -> dict[str, Any]:
+        value_of = cost.of_sums if self.ratio else np.nanmean
+        names = pd.MultiIndex.from_tuples(one.cell[-1].cell for one in measured)
+        values = pd.Series([value_of(one.values) for one in measured], index=names)
         each = values.groupby(level=[0, 1], sort=False).mean()  # over the trainings of a cell
-        value, (low, high) = each.mean(), self._interval(cells)
+        value, (low, high) = each.mean(), self._interval(measured)
         agree = -each if self.ratio else each
         bounds = (-high, -low) if self.ratio else (low, high)
         shown = np.exp if self.ratio else lambda number: number
@@ -76,19 +77,13 @@ class Claim:
             "value": shown(value),
             "low": shown(low),
             "high": shown(high),
-            "images": min(_counted(values) for _, values in cells),
+            "images": min(_counted(one.values) for one in measured),
             "ruled": ruled(agree, *bounds),
             "by_dataset": ", ".join(names),
         }
 
-    def _pooled(self, cells: list[Cell]) -> float:
-        if self.ratio:
-            return float(np.mean([cost.log_ratio(columns.sum(axis=0)) for _, columns in cells]))
-        return float(np.mean([np.nanmean(values) for _, values in cells]))
-
-    def _interval(self, cells: list[Cell]) -> tuple[float, float]:
-        named = [(network.dataset, values) for network, values in cells]
-        return stats.bootstrap(named, cost.log_ratio) if self.ratio else stats.pooled_mean(named)[1:]
+    def _interval(self, measured: list[Training]) -> tuple[Any, ...]:
+        return stats.bootstrap(measured, cost.log_ratio) if self.ratio else stats.pooled_mean(measured)[1:]
 
     def text(self, value: float) -> str:
         """A value as people read it: a factor, or points."""

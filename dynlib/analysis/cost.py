@@ -41,7 +41,7 @@ def per_success(walked: pd.DataFrame) -> pd.DataFrame:
     found = []
     for row in walked.itertuples():
         hits = row.success.sum()
-        success = dict(zip(("success", "low", "high"), stats.rate(row.success[row.counts]), strict=True))
+        success = stats.rate(row.success[row.counts]).columns("success")
         spent = {name: getattr(row, name).sum() / hits if hits else np.inf for name in SPENT}
         distance = 255 * np.median(row.linf[row.success]) if hits else np.nan
         found.append({"source": row.source, "loss": row.loss, "n": row.counts.sum(), **success, **spent, "distance": distance})
@@ -84,8 +84,8 @@ def pooled_curves(walked: pd.DataFrame, over: str, points: np.ndarray) -> pd.Dat
         cells = []
         for row in rows.itertuples():
             fallen = row.success[:, None] & (OVER[over](row)[:, None] <= points + 1e-4)  # distances are stored in float32
-            cells.append((dataset, np.where(row.counts[:, None], fallen.astype(float), np.nan)))
-        curve = dict(zip(("rate", "low", "high"), stats.pooled_curve(cells), strict=True))
+            cells.append(stats.of(np.where(row.counts[:, None], fallen.astype(float), np.nan), row.source))
+        curve = stats.pooled_curve(cells).columns("rate")
         about = {"dataset": dataset, "kind": kind, "loss": loss, "cells": len(cells), "n": rows.counts.map(np.sum).min()}
         found.append(pd.DataFrame({**about, over: points, **curve}))
     return pd.concat(found, ignore_index=True)
@@ -108,22 +108,22 @@ def ratios(walked: pd.DataFrame, spent: str = "macs") -> pd.DataFrame:
             continue
         other = static[row.source.cell]
         columns = np.stack([getattr(row, spent), row.success, getattr(other, spent), other.success], axis=1).astype(float)
-        low, high = stats.bootstrap([("", columns)], log_ratio)
-        value = float(log_ratio(columns.sum(axis=0)))
-        found.append((row.source, row.loss, row.counts.sum(), value, low, high, columns))
+        low, high = stats.bootstrap([stats.of(columns, row.source)], log_ratio)
+        found.append((row.source, row.loss, row.counts.sum(), of_sums(columns), low, high, columns))
     return pd.DataFrame(found, columns=["network", "loss", "n", "log_ratio", "low", "high", "columns"])
 
 
 def pooled_ratios(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Means of ``log_ratio`` over cells with 95 % bootstrap intervals over images; of rows of ``ratios`` with ``dataset``.
+    """Means of ``log_ratio`` over cells with 95 % intervals, see ``stats.bootstrap``; of rows of ``ratios``.
 
     ``cells`` is how many are pooled, ``n`` the smallest number of images in one.
     """
     found = []
     for values, rows in table.groupby(by, sort=False):
-        low, high = stats.bootstrap(list(zip(rows.dataset, rows["columns"], strict=True)), log_ratio)
+        measured = stats.trainings(rows, "columns")
+        low, high = stats.bootstrap(measured, log_ratio)
         about = {**dict(zip(by, values, strict=True)), "cells": len(rows), "n": rows.n.min()}
-        found.append({**about, "log_ratio": rows.log_ratio.mean(), "low": low, "high": high})
+        found.append({**about, "log_ratio": stats.over_cells(measured, of_sums), "low": low, "high": high})
     return pd.DataFrame(found)
 
 
@@ -131,6 +131,11 @@ def log_ratio(sums: np.ndarray) -> np.ndarray:
     """From sums ``[..., 4]`` over images: spent on and successes with the dynamic network, then the static one."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.log(sums[..., 0] / sums[..., 1]) - np.log(sums[..., 2] / sums[..., 3])
+
+
+def of_sums(columns: np.ndarray) -> float:
+    """``log_ratio`` of columns ``[n, 4]``."""
+    return float(log_ratio(columns.sum(axis=0)))
 
 
 def cheapest_loss(cost: Records, clean: Records) -> str:
@@ -154,7 +159,7 @@ def side_effects(shown: pd.DataFrame, clean: Records) -> pd.DataFrame:
         full, n = costs(row.target)[-1].item(), len(row.cost)
         usual = before[row.target].cost[:n]
         about = {name: getattr(row, name) for name in ("source", "target", *SETTING)}
-        share = dict(zip(("cost", "low", "high"), stats.mean(row.cost / full), strict=True))
+        share = stats.mean(row.cost / full).columns("cost")
         moved = {"earlier": (row.cost < usual).mean(), "later": (row.cost > usual).mean(), "clean": usual.mean() / full}
         found.append({**about, "n": n, **share, **moved, "per_image": (row.cost - usual) / full})
     return pd.DataFrame(found)

@@ -78,8 +78,28 @@ def evaluate(network: Network, answers: Answers, design: Design) -> Decision:
     Raises:
         ValueError: see ``costs``.
     """
-    decision = design.mechanism.decide(answers.exits(list(design.exits)), costs(network, design.exits))
-    return decision._replace(exit=torch.tensor(design.exits)[decision.exit])
+    return evaluate_all(network, answers, [design])[0]
+
+
+def evaluate_all(network: Network, answers: Answers, designs: Sequence[Design]) -> list[Decision]:
+    """``evaluate`` for many designs at once; errors as there.
+
+    Those of one mechanism with as many exits go through it together, as if each were more images.
+    """
+    alike: dict[tuple[Mechanism, int], list[Design]] = {}
+    found: dict[Design, Decision] = {}
+    for design in designs:
+        alike.setdefault((design.mechanism, len(design.exits)), []).append(design)
+    for (mechanism, k), group in alike.items():
+        mechanism.check(k)
+        exits, macs = torch.tensor([one.exits for one in group]), torch.stack([costs(network, one.exits) for one in group])
+        joined = answers.exits(exits.T.flatten())  # exit by exit, of each all designs
+        joined = Answers(*(part.reshape(k, -1) for part in vars(joined).values()))
+        place, left = (part.view(len(group), -1) for part in mechanism.answering(joined))
+        exit = exits.gather(1, place)
+        cost = macs.gather(1, torch.where(left, place, k - 1))
+        found |= zip(group, map(Decision, answers.label.gather(0, exit), exit, cost), strict=True)
+    return [found[design] for design in designs]
 
 
 def space(clean: Seen, attacked: Seen, default: Mechanism, designs: Sequence[Design] = ()) -> pd.DataFrame:
@@ -94,13 +114,14 @@ def space(clean: Seen, attacked: Seen, default: Mechanism, designs: Sequence[Des
     n = len(attacked.truth)
     if clean.target != attacked.target or not clean.truth[:n].equal(attacked.truth):
         raise RecordsError(f"answers of {clean.target} and {attacked.target} are not of one network and the same images")
-    quiet, network, rows = clean.answers.images(slice(n)), clean.target, []
+    quiet = clean.answers.images(slice(n))
     start = Design(tuple(range(len(quiet))), default)
-    for design in dict.fromkeys([start, *(designs or usual_space(len(quiet)))]):
-        calm, pushed = evaluate(network, quiet, design), evaluate(network, attacked.answers, design)
-        good, robust = ((found.label == attacked.truth).numpy() for found in (calm, pushed))
-        rows.append((design, good, robust, calm.cost.double().mean().item(), design == start))
-    return pd.DataFrame(rows, columns=["design", "clean", "robust", "macs", "default"])
+    designs = list(dict.fromkeys([start, *(designs or usual_space(len(quiet)))]))
+    calm, pushed = (evaluate_all(clean.target, answers, designs) for answers in (quiet, attacked.answers))
+    good, robust = ([(found.label == attacked.truth).numpy() for found in each] for each in (calm, pushed))
+    macs = [found.cost.double().mean().item() for found in calm]
+    columns = {"design": designs, "clean": good, "robust": robust, "macs": macs, "default": [one == start for one in designs]}
+    return pd.DataFrame(columns)
 
 
 def shares(table: pd.DataFrame) -> pd.DataFrame:
@@ -142,7 +163,7 @@ def gain(test: pd.DataFrame, chosen: Design) -> dict[str, Any]:
         raise RecordsError(f"the chosen design ({chosen}) was not measured on test images")
     best = best.iloc[0]
     per_image = best.robust.astype(float) - start.robust
-    numbers = dict(zip(("gain", "low", "high"), stats.mean(per_image), strict=True))
+    numbers = stats.mean(per_image).columns("gain")
     about = {"design": chosen, "default": np.nanmean(start.robust.astype(float)), "n": int((~np.isnan(per_image)).sum())}
     return {
         **about,
@@ -159,8 +180,7 @@ def pooled_gain(rows: pd.DataFrame) -> dict[str, Any]:
     Args:
         rows: of ``gain``, with ``network``.
     """
-    cells = [(network.dataset, values) for network, values in zip(rows.network, rows.per_image, strict=True)]
-    numbers = dict(zip(("gain", "low", "high"), stats.pooled_mean(cells), strict=True))
+    numbers = stats.pooled_mean(stats.trainings(rows, "per_image")).columns("gain")
     return {**rows[["default", "lost", "added"]].mean().to_dict(), **numbers, "n": rows.n.min(), "cells": len(rows)}
 
 

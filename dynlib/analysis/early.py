@@ -26,8 +26,8 @@ def published_table(published: Records, clean: Records) -> pd.DataFrame:
         if row.source == row.target:
             made, price = spent[row.source, row.attack], own[row.source][: len(row.truth)]
             kept, strict, opened = _reached(row, price)
-            numbers = dict(zip(("strict", "strict_low", "strict_high"), stats.rate(strict), strict=True))
-            numbers |= dict(zip(("deployed", "low", "high"), stats.rate(opened), strict=True))
+            numbers = stats.rate(strict).columns("strict", "strict_")
+            numbers |= stats.rate(opened).columns("deployed")
             numbers |= {"kept": kept.mean(), "unnoticed": (strict & ~opened).mean()}
             numbers |= {"l2": np.median(made.l2), "linf": 255 * np.median(made.linf)}
             numbers |= {"iterations": np.median(made.steps), "macs": made.macs.mean()}
@@ -48,8 +48,8 @@ def travels(records: Records, clean: Records) -> pd.DataFrame:
         here = agree[row.target][:n]
         numbers = {"n": here.sum(), "lost": 1 - kept.mean()}
         if not row.target.is_static and here.any():
-            numbers |= dict(zip(("strict", "strict_low", "strict_high"), stats.rate(strict[here]), strict=True))
-            numbers |= dict(zip(("surface", "low", "high"), stats.rate(opened[here]), strict=True))
+            numbers |= stats.rate(strict[here]).columns("strict", "strict_")
+            numbers |= stats.rate(opened[here]).columns("surface")
         found.append(
             {name: getattr(row, name) for name in ("source", "target", "method", "loss", "goal", "eps_255", "seed")} | numbers
         )

@@ -43,7 +43,7 @@ def exit_table(clean: Iterable[Seen]) -> pd.DataFrame:
                 "calibration_error": error[k].item(),
             }
             for name, hits in (("accuracy", good), ("lost", good & ~right[-1]), ("gained", right[-1] & ~good)):
-                row |= dict(zip((name, f"{name}_low", f"{name}_high"), stats.rate(hits), strict=True))
+                row |= stats.rate(hits).columns(name, f"{name}_")
             found.append(row)
     return pd.DataFrame(found)
 
@@ -140,9 +140,9 @@ def head_costs(exits: pd.DataFrame) -> pd.Series:
     return pd.Series(shares, dtype=float)
 
 
-def pooled(table: pd.DataFrame, column: str) -> tuple[float, float, float]:
-    """The mean over networks of a per-image column, with its 95 % bootstrap interval over images."""
-    return stats.pooled_mean([(network.dataset, values) for network, values in zip(table.network, table[column], strict=True)])
+def pooled(table: pd.DataFrame, column: str) -> stats.Estimate:
+    """The mean over networks of a per-image column, with its 95 % interval."""
+    return stats.pooled_mean(stats.trainings(table, column))
 
 
 def leaving_groups(clean: Seen, attacked: Seen, mechanism: Mechanism) -> pd.DataFrame:

@@ -19,14 +19,15 @@ def table_of(table: pd.DataFrame) -> pd.DataFrame:
     """
     start, found = table[table.default].iloc[0], []
     for row in table.itertuples():
+        if not (shown := levels(row.design, start.design)):
+            continue
         counted, per_image = row.robust[~np.isnan(row.robust.astype(float))].astype(bool), row.robust.astype(float) - start.robust
         numbers = {"n": len(counted), "clean": row.clean.mean(), "macs": row.macs}
-        numbers |= dict(zip(("robust", "low", "high"), stats.rate(counted), strict=True))
-        numbers |= dict(zip(("gain", "gain_low", "gain_high"), stats.mean(per_image), strict=True))
+        numbers |= stats.rate(counted).columns("robust")
+        numbers |= stats.mean(per_image).columns("gain", "gain_")
         numbers |= {"lost": start.clean.mean() - row.clean.mean(), "added": row.macs / start.macs - 1}
         about = {"equal": abs(numbers["lost"]) <= ONE_POINT, "default": row.default, "per_image": per_image}
-        for factor, level in levels(row.design, start.design):
-            found.append({"factor": factor, "level": level, **numbers, **about})
+        found += [{"factor": factor, "level": level, **numbers, **about} for factor, level in shown]
     return pd.DataFrame(found).sort_values(["factor", "level"], key=_in_order, kind="stable", ignore_index=True)
 
 
@@ -66,8 +67,7 @@ def pooled(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         *group, factor, level = key
         if len(rows) < starts[tuple(group) if len(group) > 1 else group[0]]:
             continue
-        cells = [(network.dataset, values) for network, values in zip(rows.network, rows.per_image, strict=True)]
-        numbers = dict(zip(("gain", "low", "high"), stats.pooled_mean(cells), strict=True))
+        numbers = stats.pooled_mean(stats.trainings(rows, "per_image")).columns("gain")
         means = {name: rows[name].mean() for name in ("clean", "robust", "lost", "added")}
         about = {"cells": len(rows), "n": rows.n.min(), "equal": abs(means["lost"]) <= ONE_POINT, "default": rows.default.all()}
         found.append({**dict(zip(by, group, strict=True)), "factor": factor, "level": level, **numbers, **means, **about})

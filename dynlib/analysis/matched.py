@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dynlib.analysis import choices, design, surface, transfer
 from dynlib.analysis.measured import Rule, Seen, costs, measured
+from dynlib.analysis.stats import Training, of
 from dynlib.mechanisms import Answers, ConfidenceExit, EntropyExit, Mechanism, PatienceExit, ThresholdPerExit
 from dynlib.networks.identity import Network
 
@@ -99,9 +100,7 @@ def attacks(run: str, who: str = choices.ATTACKERS[0]) -> list[tuple[Network, Ne
     return [key for key in choices.static_attacks(run) if choices.attacker(*key[:2]) == who]
 
 
-def gains(
-    run: str, budget: float = MAIN_BUDGET, who: str = choices.ATTACKERS[0], rule: str = ""
-) -> list[tuple[Network, np.ndarray]]:
+def gains(run: str, budget: float = MAIN_BUDGET, who: str = choices.ATTACKERS[0], rule: str = "") -> list[Training]:
     """For each network: robust accuracy of a rule less that of confidence at the same budget, on each test image ``[n]``.
 
     The rule is the one named; or the most robust one on validation images, of those at most 1 point less accurate than confidence
@@ -118,7 +117,7 @@ def gains(
         )
         good = validation[validation.clean.map(np.mean) >= validation.clean[CONFIDENCE].mean() - design.ONE_POINT]
         best = rule or good.robust.map(np.mean).idxmax()
-        found.append((key[1], test.robust[best].astype(float) - test.robust[CONFIDENCE]))
+        found.append(of(test.robust[best].astype(float) - test.robust[CONFIDENCE], *key[:2]))
     return found
 
 

@@ -131,6 +131,7 @@ def decided(seen: Seen, mechanism: Mechanism) -> dict[str, Any]:
     }
 
 
+@cache
 def costs(network: Network) -> Tensor:
     """Multiply-accumulates up to each exit of a shipped network, int64 ``[exits]``."""
     return torch.tensor(read_card(network.path(CHECKPOINTS))["macs"])

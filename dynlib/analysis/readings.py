@@ -1,6 +1,7 @@
 """In how many ways each claim can be read: from the records of a run to the values of each cell, the main reading first.
 
-A reading is what differs from the main one, how, and for each cell a dynamic network with a value of each image.
+A reading is what differs from the main one, how, and what was measured: for each training of a cell a value of each image, or
+columns ``[n, 4]`` of a ratio. The last network that a training names is the dynamic one.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,16 +12,15 @@ import pandas as pd
 
 from dynlib.analysis import choices, cost, matched, surface, transfer
 from dynlib.analysis.measured import Rule, measured, own_threshold
+from dynlib.analysis.stats import Training, of, trainings
 from dynlib.attacks import ATTACKS
 from dynlib.attacks.losses import get_loss
 from dynlib.datasets import DATASETS
 from dynlib.mechanisms import ConfidenceExit, Mechanism
-from dynlib.networks.identity import Network
 
 MAIN = "main reading"
 THRESHOLDS = (0.5, 0.7, 0.99)  # of the networks as deployed, beside the profile's
-Cell = tuple[Network, np.ndarray]  # a dynamic network and a value of each image ``[n]``, or columns ``[n, 4]`` of a ratio
-Reading = tuple[str, str, list[Cell]]
+Reading = tuple[str, str, list[Training]]
 
 
 def radii(chosen: dict[str, float]) -> str:
@@ -46,12 +46,12 @@ def transfers(run: str) -> Iterator[Reading]:
         found = transfer.directions(records.shown(mechanism=mechanism), right, final)
         return found[found.network.map(lambda network: network.exits == "all")]
 
-    def cells(found: pd.DataFrame, eps: dict[str, float] = radius, trained: str = "joint", **wanted: Any) -> list[Cell]:
+    def cells(found: pd.DataFrame, eps: dict[str, float] = radius, trained: str = "joint", **wanted: Any) -> list[Training]:
         """The rows with these values, by default the main reading's."""
         wanted = {"method": "pgd", "loss": "average", "seed": profile.seed, **wanted}
         here = found[np.logical_and.reduce([found[key] == value for key, value in wanted.items()])]
-        rows = (row for row in here.itertuples() if row.network.trained == trained and row.eps_255 == eps[row.network.dataset])
-        return [(row.network, row.per_image) for row in rows]
+        kept = [n.trained == trained and value == eps[n.dataset] for n, value in zip(here.network, here.eps_255, strict=True)]
+        return trainings(here[kept], "per_image")
 
     usual = table()
     yield MAIN, f"PGD, average loss, {radii(radius)}", cells(usual)
@@ -82,7 +82,7 @@ def walks(run: str) -> Iterator[Reading]:
     for spent, currency in cost.SPENT.items():
         table = cost.ratios(walked, spent)
         for loss in sorted(dict.fromkeys(table.loss), key=lambda loss: loss != best):  # the main reading first
-            rows = [(row.network, row.columns) for row in table[table.loss == loss].itertuples()]
+            rows = trainings(table[table.loss == loss], "columns")
             display = get_loss(loss).display
             if spent == "macs":
                 yield (MAIN, f"{currency}, loss of the {display}", rows) if loss == best else ("loss", display, rows)
@@ -103,9 +103,12 @@ def designs(run: str) -> Iterator[Reading]:
         method: str = "pgd",
         seed: int = records.profile.seed,
         **how: Any,
-    ) -> list[Cell]:
+    ) -> list[Training]:
         found = [key for key in choices.static_attacks(run, eps, method, seed) if choices.attacker(*key[:2]) == who]
-        return [(target, choices.chosen_design(run, source, target, name, **how)["per_image"]) for source, target, name in found]
+        return [
+            of(choices.chosen_design(run, source, target, name, **how)["per_image"], source, target)
+            for source, target, name in found
+        ]
 
     yield MAIN, f"a separate SDNN, PGD, {radii(radius)}", cells()
     yield "limit", "of accuracy only, not of cost", cells(cost_limit=False)
@@ -131,11 +134,11 @@ def surfaces(run: str) -> Iterator[Reading]:
     shown, counts, seed = surface.on_itself(run), surface.counted(clean), records.profile.seed
     radius = transfer.sensitive_radius(measured(run, "transfer"), clean)
 
-    def cells(eps: dict[str, float] = radius, trained: str = "joint", seed: int = seed) -> list[Cell]:
+    def cells(eps: dict[str, float] = radius, trained: str = "joint", seed: int = seed) -> list[Training]:
         found = []
         for dataset, value in eps.items():
             here = shown[[n.dataset == dataset and n.trained == trained and n.exits == "all" for n in shown.source]]
-            found += [(row.network, row.per_image) for row in surface.surface_gains(here, counts, value, seed).itertuples()]
+            found += trainings(surface.surface_gains(here, counts, value, seed), "per_image")
         return found
 
     yield MAIN, f"jointly trained, {radii(radius)}", cells()
@@ -152,9 +155,10 @@ def surfaces(run: str) -> Iterator[Reading]:
 def defences(run: str) -> Iterator[Reading]:
     """C4, designs: what the chosen design gains against an attacker who knows it, over outcomes and limits."""
 
-    def cells(**how: Any) -> list[Cell]:
+    def cells(**how: Any) -> list[Training]:
         return [
-            (network, choices.chosen_against(run, network, **how)["per_image"]) for network in choices.attacked_designs(run, "test")
+            of(choices.chosen_against(run, network, **how)["per_image"], network)
+            for network in choices.attacked_designs(run, "test")
         ]
 
     yield MAIN, "still right as deployed", cells()

@@ -28,8 +28,8 @@ def table(run: str) -> pd.DataFrame:
             truth = attacked[shown].truth
             quiet = evaluate(shown, clean[shown].answers.images(slice(len(truth))), Design(kept, mechanism))
             still = (evaluate(shown, attacked[shown].answers, Design(kept, mechanism)).label == truth).numpy()
-            numbers = dict(zip(("clean", "clean_low", "clean_high"), stats.rate((quiet.label == truth).numpy()), strict=True))
-            numbers |= dict(zip(("robust", "low", "high"), stats.rate(still), strict=True))
+            numbers = stats.rate((quiet.label == truth).numpy()).columns("clean", "clean_")
+            numbers |= stats.rate(still).columns("robust")
             numbers |= {"macs": quiet.cost.double().mean().item(), "n": len(still)}
             about = {"network": network, "exits": exit_names(exits), "trained": trained}
             rows.append({**about, **numbers, "per_image": still.astype(float)})
@@ -62,7 +62,7 @@ def gains(found: pd.DataFrame) -> pd.DataFrame:
             for names in PAIRS:
                 first, second = (rows.get((whole.sibling(exits=exits), trained)) for exits in names)
                 if first and second:
-                    numbers = dict(zip(("gain", "low", "high"), stats.mean(first.per_image - second.per_image), strict=True))
+                    numbers = stats.mean(first.per_image - second.per_image).columns("gain")
                     about = {"network": whole, "first": first.exits, "second": second.exits, "trained": trained}
                     price = {"lost": second.clean - first.clean, "added": first.macs / second.macs - 1}
                     compared.append({**about, **numbers, **price})

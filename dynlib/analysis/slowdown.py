@@ -1,7 +1,6 @@
 """Beyond the paper: attacks on speed, that keep a network from leaving early (B2)."""
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from dynlib.analysis import choices, design, stats
 from dynlib.analysis.measured import Rule, Seen, costs, measured
+from dynlib.analysis.stats import Training
 from dynlib.mechanisms import Mechanism
 from dynlib.networks.identity import Network
 
@@ -84,9 +84,12 @@ def answered(table: pd.DataFrame, grid: np.ndarray) -> pd.DataFrame:
     found = []
     for dataset, rows in table.groupby("dataset", sort=False):
         first = rows.drop_duplicates("network")
-        curves = {0.0: list(first.clean_cost), **{eps: list(same.cost) for eps, same in rows.groupby("eps_255")}}
+        curves = {0.0: zip(first.network, first.clean_cost, strict=True)}
+        curves |= {eps: zip(same.network, same.cost, strict=True) for eps, same in rows.groupby("eps_255")}
         for eps, costs_of in curves.items():
-            points = stats.pooled_curve([(dataset, (cost[:, None] <= grid + 1e-9).astype(float)) for cost in costs_of])
+            points = stats.pooled_curve(
+                [stats.of((cost[:, None] <= grid + 1e-9).astype(float), network) for network, cost in costs_of]
+            )
             found += [
                 {"dataset": dataset, "eps_255": eps, "cost": share, "n": rows.n.min(), "value": value, "low": low, "high": high}
                 for share, value, low, high in zip(grid, *points, strict=True)
@@ -96,7 +99,7 @@ def answered(table: pd.DataFrame, grid: np.ndarray) -> pd.DataFrame:
 
 def kept(
     run: str, eps: dict[str, float], who: str = OWN, trained: str = "joint", mechanism: Mechanism | Rule | None = None
-) -> list[Any]:
+) -> list[Training]:
     """B2's quantity for each network, on each image ``[n]``: half of what the clean image saves, less what the attacked one does.
 
     Several sources are averaged. Above 0, on the mean, more than half of the saving is gone.
@@ -108,7 +111,7 @@ def kept(
     for network, rows in here.groupby("network", sort=False):
         if network.trained == trained and network.exits == "all":
             after = np.mean(np.stack(list(rows.cost)), axis=0)
-            found.append((network, 0.5 * (1 - rows.clean_cost.iloc[0]) - (1 - after)))
+            found.append(stats.of(0.5 * (1 - rows.clean_cost.iloc[0]) - (1 - after), network))
     return found
 
 

@@ -51,8 +51,8 @@ def outcomes(shown: pd.DataFrame, counts: dict[Network, np.ndarray]) -> pd.DataF
         about = {
             name: getattr(row, name) for name in ("source", "attack", "method", "loss", "goal", "eps_255", "seed", "early_stop")
         }
-        surface = dict(zip(("surface", "low", "high"), stats.rate(~deployed & exits[-1]), strict=True))
-        strict = dict(zip(("strict", "strict_low", "strict_high"), stats.rate(~exits[:-1].any(axis=0) & exits[-1]), strict=True))
+        surface = stats.rate(~deployed & exits[-1]).columns("surface")
+        strict = stats.rate(~exits[:-1].any(axis=0) & exits[-1]).columns("strict", "strict_")
         found.append({**about, "n": here.sum(), **each, **surface, **strict})
     return pd.DataFrame(found)
 
@@ -93,9 +93,8 @@ def surface_gains(shown: pd.DataFrame, counts: dict[Network, np.ndarray], eps_25
         here = counts[network][: len(rows.truth.iloc[0])]
         goal, plain = (np.any(hits, axis=0) for hits in opened.values())
         per_image = np.where(here, goal.astype(float) - plain, np.nan)
-        numbers = dict(zip(("gain", "low", "high"), stats.mean(per_image), strict=True))
         both = {"goal": goal[here].mean(), "plain": plain[here].mean()}
-        found.append({"network": network, "n": here.sum(), **both, **numbers, "per_image": per_image})
+        found.append({"network": network, "n": here.sum(), **both, **stats.mean(per_image).columns("gain"), "per_image": per_image})
     return pd.DataFrame(found)
 
 
@@ -183,9 +182,9 @@ def _beside(rows: pd.DataFrame, static: Any, here: np.ndarray, n: int) -> dict[s
     shares |= {"dynamic": still[worst], "static": kept}
     numbers = {name: rows.iloc[worst][name] for name in ("method", "loss", "goal")}
     for name, hits in shares.items():
-        numbers |= dict(zip((name, f"{name}_low", f"{name}_high"), stats.rate(hits[here]), strict=True))
+        numbers |= stats.rate(hits[here]).columns(name, f"{name}_")
     per_image = np.where(here, kept.astype(float) - still[worst], np.nan)
-    return numbers | dict(zip(("difference", "low", "high"), stats.mean(per_image), strict=True)) | {"per_image": per_image}
+    return numbers | stats.mean(per_image).columns("difference") | {"per_image": per_image}
 
 
 def _opened(row: Any) -> np.ndarray:
@@ -211,13 +210,12 @@ def by_training(shown: pd.DataFrame, counts: dict[Network, np.ndarray], seed: in
                 ]
                 hits = [np.any([_opened(row) for row in same.itertuples()], axis=0) for same in both]
                 here = (counts[joint] & counts[heads])[: len(hits[0])]
-                cells.append((joint.dataset, *(np.where(here, one.astype(float), np.nan) for one in hits)))
+                cells.append((joint, *(np.where(here, one.astype(float), np.nan) for one in hits)))
         if cells:
             means = {name: np.mean([np.nanmean(cell[k]) for cell in cells]) for k, name in ((1, "joint"), (2, "heads"))}
-            gap = stats.pooled_mean([(name, joint - heads) for name, joint, heads in cells])
+            gap = stats.pooled_mean([stats.of(joint - heads, network) for network, joint, heads in cells])
             n = min((~np.isnan(joint)).sum() for _, joint, _ in cells)
-            row = {"eps_255": eps, "cells": len(cells), "n": n, **means}
-            found.append(row | dict(zip(("difference", "low", "high"), gap, strict=True)))
+            found.append({"eps_255": eps, "cells": len(cells), "n": n, **means, **gap.columns("difference")})
     return pd.DataFrame(found)
 
 

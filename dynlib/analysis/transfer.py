@@ -88,17 +88,18 @@ def white_box(shown: pd.DataFrame, right: dict[Network, np.ndarray]) -> pd.DataF
 
 
 def pooled(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Means over cells of the means over images, with 95 % bootstrap intervals over images.
+    """Means over cells of the means over images, with 95 % intervals, see ``stats.pooled_mean``.
 
     ``cells`` is how many are pooled, ``n`` the smallest number of images in one.
 
     Args:
-        table: rows with ``dataset``, ``per_image`` ``[n]`` (NaN where an image does not count), and the columns ``by``.
+        table: rows with networks, see ``stats.trainings``, ``per_image`` ``[n]`` (NaN where an image does not count), and the
+            columns ``by``.
         by: rows that agree in these are pooled.
     """
     found = []
     for values, rows in table.groupby(by, sort=False):
-        value = dict(zip(("value", "low", "high"), stats.pooled_mean(_named(rows)), strict=True))
+        value = stats.pooled_mean(stats.trainings(rows, "per_image")).columns("value")
         n = min((~np.isnan(per_image)).sum() for per_image in rows.per_image)
         found.append({**dict(zip(by, values, strict=True)), "cells": len(rows), "n": n, **value})
     return pd.DataFrame(found, columns=[*by, "cells", "n", "value", "low", "high"])
@@ -111,11 +112,7 @@ def key(what: str, rows: pd.DataFrame) -> dict[str, Any] | None:
     """
     if rows.empty:
         return None
-    return {"what": what, **dict(zip(("value", "low", "high"), stats.pooled_mean(_named(rows)), strict=True))}
-
-
-def _named(rows: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
-    return list(zip(rows.dataset, rows.per_image, strict=True))
+    return {"what": what, **stats.pooled_mean(stats.trainings(rows, "per_image")).columns("value")}
 
 
 def usual_kinds(table: pd.DataFrame, *names: str) -> pd.DataFrame:
@@ -190,7 +187,7 @@ def directions(shown: pd.DataFrame, right: dict[Network, np.ndarray], final: boo
         found.append(
             {"network": source, "method": method, "loss": loss, "eps_255": eps, "seed": seed, "n": counts.sum()}
             | {"to_static": to_static[counts].mean(), "to_dynamic": to_dynamic[counts].mean()}
-            | dict(zip(("difference", "low", "high"), stats.mean(per_image), strict=True))
+            | stats.mean(per_image).columns("difference")
             | {"p": p, "per_image": per_image}
         )
     return pd.DataFrame(found)
