@@ -11,6 +11,7 @@ from typing import Any, Literal, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from dynlib.attacks import ATTACKS, AnyAttack
+from dynlib.attacks.losses import on_one_exit
 from dynlib.mechanisms import MECHANISMS, Mechanism
 from dynlib.networks.identity import Network, early_exits
 
@@ -60,14 +61,14 @@ class Campaign:
     def attacks_of(self, source: Network) -> list[Planned]:
         """The attacks that are made on a source.
 
-        A static network has one exit, so that all losses over exits are one; a design that the network cannot have is left out.
+        A static network has one exit, so that a loss is the same at all places; a design that the network cannot have is left out.
         """
         found: dict[str, Planned] = {}
         for planned in self.attacks:
             if not selects(planned.only, source):
                 continue
             if source.is_static and hasattr(planned.attack, "loss"):
-                planned = replace(planned, attack=replace(planned.attack, loss="final"))
+                planned = replace(planned, attack=replace(planned.attack, loss=on_one_exit(planned.attack.loss)))
             if planned.exits == "all" or _allows(source, planned.exits):
                 found.setdefault(planned.name, planned)
         return list(found.values())

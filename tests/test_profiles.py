@@ -85,7 +85,7 @@ def test_attacks_of_other_libraries_are_named_as_any(load):
 
 
 def test_settings_lead_back_to_the_attack():
-    for attack in (PGD(eps=0.1, mechanism=EntropyExit(0.2)), EarlyPGD(), AutoAttack(attacks=("apgd-t",))):
+    for attack in (PGD(eps=0.1, mechanism=EntropyExit(0.2), precision="bfloat16"), EarlyPGD(), AutoAttack(attacks=("apgd-t",))):
         assert build("attack", plain(attack, "attack"), "here") == attack
 
 
@@ -99,11 +99,11 @@ def test_a_profile_extends_another(load):
 
 
 def test_a_static_network_is_attacked_once_whatever_the_loss(load):
-    entries = [{"attack": "pgd", "each": {"loss": ["final", "taken", "average"]}}]
+    entries = [{"attack": "pgd", "each": {"loss": ["final", "taken", "average", "taken/margin", "average/margin"]}}]
     campaign = load(TINY | {"campaigns": {"only": CAMPAIGN | {"attacks": entries}}}).campaigns["only"]
     static = Network("cifar10", "resnet56", "none")
-    assert [planned.attack.loss for planned in campaign.attacks_of(static)] == ["final"]
-    assert len(campaign.attacks_of(static.sibling(exits="all"))) == 3
+    assert [planned.attack.loss for planned in campaign.attacks_of(static)] == ["final", "final/margin"]
+    assert len(campaign.attacks_of(static.sibling(exits="all"))) == 5
 
 
 def test_designs_that_a_network_cannot_have_are_left_out(load):
