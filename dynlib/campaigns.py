@@ -12,6 +12,7 @@ from typing import Any, Literal, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from dynlib.attacks import ATTACKS, AnyAttack
+from dynlib.attacks.losses import on_one_exit
 from dynlib.mechanisms import MECHANISMS, Mechanism
 from dynlib.networks.identity import Network, early_exits
 
@@ -61,14 +62,15 @@ class Campaign:
     def attacks_of(self, source: Network) -> list[Planned]:
         """The attacks that are made on a source.
 
-        A static network has one exit, so that all losses over exits are one; a design that the network cannot have is left out.
+        A static network has one exit, so that a loss is the same at all places; a design that the network cannot have is left out.
         """
         found: dict[str, Planned] = {}
         for planned in self.attacks:
             if not selects(planned.only, source):
                 continue
             if source.is_static and hasattr(planned.attack, "loss"):
-                planned = replace(planned, attack=replace(planned.attack, loss="final"))  # type: ignore[arg-type] # it has one
+                loss = on_one_exit(planned.attack.loss)
+                planned = replace(planned, attack=replace(planned.attack, loss=loss))  # type: ignore[arg-type] # it has one
             if planned.exits == "all" or _allows(source, planned.exits):
                 found.setdefault(planned.name, planned)
         return list(found.values())
@@ -134,6 +136,22 @@ def plain(value: Any, kind: str) -> dict[str, Any]:
         key: plain(setting, "mechanism") if is_dataclass(setting) else list(setting) if isinstance(setting, tuple) else setting
         for key, setting in settings.items()
     }
+
+
+def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A campaign's settings as records keep them, with all fields of today: one that is newer has its default.
+
+    So a default must mean what was done before its field was there. Settings that are none any more stay as they are.
+    """
+    try:
+        attacks = {
+            name: plain(build("attack", {key: value for key, value in given.items() if key != "exits"}, name), "attack")
+            | {"exits": given["exits"]}
+            for name, given in settings["attacks"].items()
+        }
+    except (KeyError, ValueError):
+        return dict(settings)
+    return {**settings, "attacks": attacks}
 
 
 def _default(field: Any) -> Any:

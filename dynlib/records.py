@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dynlib.campaigns import completed
 from dynlib.datasets import DATASETS
 from dynlib.files import CHECKPOINTS, DENIED, atomic
 from dynlib.mechanisms.base import STEPS
@@ -141,13 +142,14 @@ def read(folder: Path, kind: str, expected: Mapping[str, Any]) -> Iterator[tuple
 
 
 def about(file: Path) -> dict[str, Any]:
-    """What a file of records stands on.
+    """What a file of records stands on, its settings ``campaigns.completed``.
 
     Raises:
         RecordsError: a damaged file, or one that may not be read.
     """
     with named_if_damaged(file):
-        return json.loads(pq.read_schema(file).metadata[b"about"])
+        found = json.loads(pq.read_schema(file).metadata[b"about"])
+        return {**found, "settings": completed(found["settings"])}
 
 
 def _read(file: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:

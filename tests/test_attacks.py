@@ -50,6 +50,36 @@ def test_attacks_work_on_a_static_network(sdnn, sample, attack):
     check_effect(attack(eps=EPS), sdnn, sample[0][:48], sample[1][:48])
 
 
+@pytest.mark.parametrize("attack", IN_BALL.values())
+def test_bfloat16_is_as_strong(dynn, sample, attack):
+    """At a radius at which some images withstand; what is reached is found out in float32."""
+    images, labels, steps = sample[0][:40], sample[1][:40], {} if attack is FGSM else {"steps": 4}
+    exact, rough = (attack(eps=1 / 255, precision=one, **steps)(dynn, images, labels) for one in ("float32", "bfloat16"))
+    assert not rough.adversarial.equal(exact.adversarial)
+    assert rough.adversarial.dtype == torch.float32
+    assert (rough.adversarial - images).abs().max() <= 1 / 255 + 1e-6
+    assert rough.reached.equal(attack().mechanism.run(dynn, rough.adversarial).label != labels)
+    assert rough.macs.equal(exact.macs)
+    check_as_strong(exact, rough)
+
+
+def check_as_strong(exact, rough):
+    assert (exact.reached.sum() - rough.reached.sum()).abs() <= 3
+
+
+def test_an_idle_attack_is_not_as_strong(dynn, sample):
+    exact, idle = (kind(eps=1 / 255, steps=4)(dynn, sample[0][:40], sample[1][:40]) for kind in (PGD, Idle))
+    with pytest.raises(AssertionError):
+        check_as_strong(exact, idle)
+
+
+def test_float32_is_float32_whatever_surrounds_it(sample):
+    net, images, labels = small_network(3), sample[0][:6], sample[1][:6]
+    exact = PGD(steps=3)(net, images, labels).adversarial
+    with torch.autocast("cpu", torch.bfloat16):
+        assert PGD(steps=3)(net, images, labels).adversarial.equal(exact)
+
+
 def test_an_idle_attack_fails_that_check(dynn, sample):
     with pytest.raises(AssertionError):
         check_effect(Idle(), dynn, sample[0][:16], sample[1][:16])
@@ -148,7 +178,7 @@ def test_more_confidence_costs_more_distortion(dynn, sample):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [({"confidence": -1.0}, "negative"), ({"steps": 0}, "need positive"), ({"searches": 0}, "need positive")]
-    + [({"loss": loss}, "C&W has no loss") for loss in ("max_average", "early")],
+    + [({"loss": loss}, "C&W has no loss") for loss in ("max_average", "early", "final/margin")],
 )
 def test_cw_settings_out_of_range(arguments, message):
     with pytest.raises(ValueError, match=message):
@@ -324,6 +354,7 @@ def test_settings_are_keyword_only_and_printed():
         ({"step_size": -1.0}, "step size"),
         ({"loss": "exit=x"}, "unknown loss"),
         ({"loss": "mean"}, "unknown loss"),
+        ({"precision": "float16"}, "unknown precision 'float16'"),
     ],
 )
 def test_settings_out_of_range(arguments, message):

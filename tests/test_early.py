@@ -116,6 +116,19 @@ def test_fools_the_shipped_network_but_not_its_final_exit(dynn, sample):
     assert not result.stuck.any()
 
 
+def test_in_bfloat16_as_well(dynn, sample):
+    images = sample[0][:4]
+    labels = own_labels(dynn, images)
+    settings = {"iterations": 20, "floor": 15, "learning_rate": 0.05, "random_start": False}
+    exact, rough = (EarlyAttack(**settings, precision=one)(dynn, images, labels) for one in ("float32", "bfloat16"))
+    assert not rough.adversarial.equal(exact.adversarial)
+    with torch.no_grad():
+        early, logits = dynn(exact.adversarial), dynn(rough.adversarial)
+    assert rough.reached.equal(GOALS["strict"].reached(logits, labels, ConfidenceExit(0.9)))
+    turned = [(one[:-1].argmax(dim=-1) != labels).double().mean() for one in (early, logits)]
+    assert turned[1] > 0.8 * turned[0] > 0.4
+
+
 def test_inside_the_ball(dynn, sample):
     """The same goal by signed steps: more images on which the network as deployed errs and its final exit does not."""
     images = sample[0][:16]
@@ -168,7 +181,12 @@ def test_variants_by_hand():
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"alpha": -1.0}, "alpha -1.0 is negative"), ({"c": -0.1}, "c -0.1 is negative"), ({"iterations": 0}, "at least 1")],
+    [
+        ({"alpha": -1.0}, "alpha -1.0 is negative"),
+        ({"c": -0.1}, "c -0.1 is negative"),
+        ({"iterations": 0}, "at least 1"),
+        ({"precision": "half"}, "unknown precision"),
+    ],
 )
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):

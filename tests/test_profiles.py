@@ -1,11 +1,13 @@
 """Profiles: what they say reaches the attacks, and what is wrong in them is named, with its place, before anything runs."""
 
+import copy
+
 import pytest
 import yaml
 
 from dynlib import profiles
 from dynlib.attacks import PGD, AutoAttack, EarlyPGD, Foolbox
-from dynlib.campaigns import build, plain
+from dynlib.campaigns import build, completed, plain
 from dynlib.files import PROFILES
 from dynlib.mechanisms import ConfidenceExit, EntropyExit, PatienceExit, ThresholdPerExit
 from dynlib.networks.identity import Network
@@ -85,7 +87,7 @@ def test_attacks_of_other_libraries_are_named_as_any(load):
 
 
 def test_settings_lead_back_to_the_attack():
-    for attack in (PGD(eps=0.1, mechanism=EntropyExit(0.2)), EarlyPGD(), AutoAttack(attacks=("apgd-t",))):
+    for attack in (PGD(eps=0.1, mechanism=EntropyExit(0.2), precision="bfloat16"), EarlyPGD(), AutoAttack(attacks=("apgd-t",))):
         assert build("attack", plain(attack, "attack"), "here") == attack
 
 
@@ -99,11 +101,11 @@ def test_a_profile_extends_another(load):
 
 
 def test_a_static_network_is_attacked_once_whatever_the_loss(load):
-    entries = [{"attack": "pgd", "each": {"loss": ["final", "taken", "average"]}}]
+    entries = [{"attack": "pgd", "each": {"loss": ["final", "taken", "average", "taken/margin", "average/margin"]}}]
     campaign = load(TINY | {"campaigns": {"only": CAMPAIGN | {"attacks": entries}}}).campaigns["only"]
     static = Network("cifar10", "resnet56", "none")
-    assert [planned.attack.loss for planned in campaign.attacks_of(static)] == ["final"]
-    assert len(campaign.attacks_of(static.sibling(exits="all"))) == 3
+    assert [planned.attack.loss for planned in campaign.attacks_of(static)] == ["final", "final/margin"]
+    assert len(campaign.attacks_of(static.sibling(exits="all"))) == 5
 
 
 def test_designs_that_a_network_cannot_have_are_left_out(load):
@@ -178,3 +180,15 @@ def test_what_is_wrong_is_named_with_its_place(load, change, message):
         load(TINY | change)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("profile made: ")
+
+
+def test_settings_of_older_records_are_completed_with_the_defaults():
+    settings = profiles.load("quick").campaigns["transfer"].settings
+    older = copy.deepcopy(settings)
+    for attack in older["attacks"].values():
+        del attack["precision"]
+    assert older != settings
+    assert completed(older) == settings
+    name = next(iter(older["attacks"]))
+    older["attacks"][name]["gone"] = 1  # a field that there is no more: of other settings, not damaged
+    assert completed(older) == older

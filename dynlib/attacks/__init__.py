@@ -1,6 +1,6 @@
 """Attacks on multi-exit networks, one a file. Images lie in [0, 1]; settings are keyword-only."""
 
-from dynlib.attacks.base import Attack, AttackResult, Iterative
+from dynlib.attacks.base import Attack, Iterative
 from dynlib.attacks.clean import Clean
 from dynlib.attacks.cw import CarliniWagner
 from dynlib.attacks.dimifgsm import DIMIFGSM
@@ -11,6 +11,7 @@ from dynlib.attacks.goals import GOALS
 from dynlib.attacks.losses import LOSSES
 from dynlib.attacks.mifgsm import MIFGSM
 from dynlib.attacks.pgd import PGD
+from dynlib.attacks.result import AttackResult
 
 AnyAttack = Attack | CarliniWagner | Clean | EarlyAttack | External
 # By name, as profiles and records call them; another attack is one more entry.

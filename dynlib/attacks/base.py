@@ -1,35 +1,27 @@
 """The loop that all L-infinity attacks share; each attack overrides a hook or two."""
 
-import warnings
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from dynlib.attacks.goals import get_goal
-from dynlib.attacks.losses import Average, Loss, get_loss
-from dynlib.attacks.tools import check_ball, check_batch, check_finite, checked_seed, derived_seed
+from dynlib.attacks.losses import get_loss
+from dynlib.attacks.placed import Average, Loss
+from dynlib.attacks.result import AttackResult
+from dynlib.attacks.tools import (
+    are_finite,
+    check_ball,
+    check_batch,
+    check_finite,
+    checked_precision,
+    checked_seed,
+    derived_seed,
+    in_precision,
+)
 from dynlib.mechanisms import Answers, ConfidenceExit, Mechanism
 from dynlib.networks.exits import MultiExitNetwork, evaluating
-
-
-class AttackResult(NamedTuple):
-    """What an attack made of a batch.
-
-    ``adversarial`` float32 ``[batch, 3, side, side]`` in [0, 1]; ``reached`` bool ``[batch]``: the returned image reaches the
-    attack's goal, found out anew in float32; ``steps`` int64 ``[batch]``: gradient steps made; ``macs`` int64 ``[batch]``:
-    multiply-accumulates of the attack's forward and backward passes, and of finding out which exit a clean image takes where the
-    loss asks. A backward pass to the image counts as much as its forward pass, which holds to within 1 %. The last check is not
-    counted. ``stuck`` bool ``[batch]``: steps were made, and at each of them the gradient was zero on every pixel. Such an image
-    was not attacked at all, and says nothing about robustness.
-    """
-
-    adversarial: Tensor
-    reached: Tensor
-    steps: Tensor
-    macs: Tensor
-    stuck: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +40,9 @@ class Attack:
             notice an error at a deeper one: such images go on to the last step. ``reached`` of the result is always exact.
         asks: with ``early_stop``, whether the network as deployed is asked before each step where those exits do not tell its
             answer. It goes on from them, and what it runs is counted. For the goal ``"misclassify"``.
+        precision: ``"float32"``, or ``"bfloat16"``: the network is run for its gradients in mixed precision, which is as strong
+            and, on a processor with bfloat16 of its own, about twice as fast; on others it works, only slower. Early stopping
+            looks at these logits, so an image at the border may stop a step early or late. ``reached`` is always of float32.
         seed: an integer of any kind, for the random numbers. Each image has its own stream, derived from its content.
     Raises:
         ValueError: a setting out of range.
@@ -64,6 +59,7 @@ class Attack:
     restarts: int = 1
     early_stop: bool = False
     asks: bool = False
+    precision: str = "float32"
     seed: int = 0
 
     steps: ClassVar[int] = 1
@@ -82,6 +78,7 @@ class Attack:
             raise ValueError(f"restarts {self.restarts}: {self.name} draws nothing at random here, so they would all be the same")
         get_loss(self.loss)
         get_goal(self.goal)
+        checked_precision(self.precision)
         if self.asks and not (self.early_stop and self.goal == "misclassify"):
             raise ValueError("asks: only an attack that stops early, with the goal 'misclassify', has a question to ask")
         object.__setattr__(self, "seed", checked_seed(self.seed))
@@ -120,16 +117,17 @@ class Attack:
 
         ``logits`` ``[depth + 1, batch, classes]`` are of the exits that were run, ``features`` of the last of them.
         """
-        goal, complete, asked = get_goal(self.goal), len(logits) == net.n_exits, torch.zeros_like(labels)
-        if not self.early_stop or (goal.needs_all_exits and not complete):
+        asked = torch.zeros_like(labels)
+        if not self.early_stop:
             return torch.zeros_like(labels, dtype=torch.bool), asked
-        seen = Answers.of(logits)
-        _, left = self.mechanism.answering(seen)
-        done = (left | complete) & goal.reached(logits, labels, self.mechanism)
-        if self.asks and not complete and not left.all():
-            decision = self.mechanism.resume(net, features[~left], seen.images(~left))
-            done[~left] = decision.label != labels[~left]
-            asked[~left] = decision.cost - net.macs.to(labels.device)[len(logits) - 1]
+        done = get_goal(self.goal).noticed(logits, labels, self.mechanism, net.n_exits)
+        if self.asks and len(logits) < net.n_exits:
+            seen = Answers.of(logits)
+            _, left = self.mechanism.answering(seen)
+            if not left.all():
+                decision = self.mechanism.resume(net, features[~left], seen.images(~left))
+                done[~left] = decision.label != labels[~left]
+                asked[~left] = decision.cost - net.macs.to(labels.device)[len(logits) - 1]
         return done, asked
 
     def __call__(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> AttackResult:
@@ -144,7 +142,7 @@ class Attack:
         Warns:
             UserWarning: images whose gradient was zero on every pixel at every step.
         """
-        with evaluating(net):
+        with evaluating(net), in_precision("float32", images.device):  # but for the passes that ``precision`` is about
             images, labels = check_batch(net, images, labels)
             get_goal(self.goal).check(net)
             result = self._once(net, images, labels)
@@ -155,9 +153,9 @@ class Attack:
                 if len(again) == 0:
                     break
                 other = replace(self, seed=derived_seed(self.seed, restart))._once(net, images[again], labels[again])
-                result = _merged(result, other, again)
+                result = result.merged(other, again)
         check_ball(result.adversarial, images, self.eps)
-        return warned(result)
+        return result.warned()
 
     def _once(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> AttackResult:
         """The attack from one start."""
@@ -166,53 +164,61 @@ class Attack:
         return AttackResult(adversarial, reaches(self, net, adversarial, labels), steps, macs, stuck)
 
     def _run(self, net: MultiExitNetwork, images: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Adversarial images, steps, MACs and who was stuck. Images of one depth go together, so that no pass runs too deep."""
         depth, macs = loss.depth(net, self.mechanism, images)
-        pass_macs = 2 * net.macs.to(images.device)[depth]
+        adversarial, steps, stuck = images.clone(), torch.zeros_like(labels), torch.zeros_like(labels, dtype=torch.bool)
+        for d in depth.unique().tolist():
+            group = depth == d
+            adversarial[group], steps[group], spent, stuck[group] = self._climb(net, images[group], labels[group], loss, d)
+            macs[group] += spent
+        return adversarial, steps, macs, stuck
+
+    def _climb(
+        self, net: MultiExitNetwork, images: Tensor, labels: Tensor, loss: Loss, depth: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``_run`` for images of one depth. Until one is done all are a slice: nothing is gathered, and nothing waited for."""
+        active: slice | Tensor = slice(None)
         adversarial, memory = self.start(images), torch.zeros_like(images)
-        steps, pulled = torch.zeros_like(labels), torch.zeros_like(labels, dtype=torch.bool)
-        active = torch.arange(len(images), device=images.device)
+        steps, macs, pulled = torch.zeros_like(labels), torch.zeros_like(labels), torch.zeros_like(labels, dtype=torch.bool)
+        pass_macs, finite = 2 * int(net.macs[depth]), []
         for step in range(self.steps):
-            gradient, done, asked = self._gradient(net, adversarial[active], labels[active], depth[active], loss, step)
-            macs[active] += pass_macs[active] + asked
-            active, gradient = active[~done], gradient[~done]
-            if len(active) == 0:
-                break
+            gradient, done, asked, sound = self._gradient(net, adversarial[active], labels[active], loss, depth, step)
+            finite.append(sound)
+            macs[active] += pass_macs + asked
+            if self.early_stop and done.any():
+                if done.all():
+                    break
+                active, gradient = torch.arange(len(labels), device=labels.device)[active][~done], gradient[~done]
             memory[active] = self.accumulate(memory[active], gradient)
             adversarial[active] = self.project(self.step(adversarial[active], memory[active]), images[active])
             steps[active] += 1
             pulled[active] |= gradient.flatten(1).any(dim=1)
+        check_finite(torch.stack(finite).all(dim=0))
         return adversarial, steps, macs, (steps > 0) & ~pulled
 
     def _gradient(
-        self, net: MultiExitNetwork, x: Tensor, labels: Tensor, depth: Tensor, loss: Loss, step: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss's gradient, which images are done, and the MACs of asking that.
-
-        Images of one depth go together, so that no pass runs too deep.
-        """
-        gradient, done, asked = torch.empty_like(x), torch.empty_like(labels, dtype=torch.bool), torch.zeros_like(labels)
-        for d in depth.unique().tolist():
-            group = depth == d
-            with torch.enable_grad():
-                inputs = x[group].detach().requires_grad_()
+        self, net: MultiExitNetwork, images: Tensor, labels: Tensor, loss: Loss, depth: int, step: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The loss's gradient, which images are done, the MACs of asking that, and whether all numbers were finite."""
+        with torch.enable_grad():
+            inputs = images.detach().requires_grad_()
+            with in_precision(self.precision, images.device):
                 features, each = self.view(inputs, step), []
-                for k in range(d + 1):
+                for k in range(depth + 1):
                     features = net.segment(k, features)
                     each.append(net.classify(k, features))
-                logits = torch.stack(each)
-                value = loss(logits, labels[group], self.mechanism)
-                (gradient[group],) = torch.autograd.grad(value.sum(), inputs)
-            check_finite(logits=logits, loss=value, gradient=gradient[group])
-            done[group], asked[group] = self.stops(net, features.detach(), logits.detach(), labels[group])
-        return gradient, done, asked
+            logits = torch.stack(each).float()
+            value = loss(logits, labels, self.mechanism)
+            (gradient,) = torch.autograd.grad(value.sum(), inputs)
+        done, asked = self.stops(net, features.detach().float(), logits.detach(), labels)
+        return gradient, done, asked, are_finite(logits, value, gradient)
 
-    def _best(
-        self, net: MultiExitNetwork, labels: Tensor, runs: list[tuple[Tensor, Tensor, Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of several runs, each image's with the highest mean cross-entropy; all of them are paid for."""
+    def _best(self, net: MultiExitNetwork, labels: Tensor, runs: list[Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of several runs, each image's with the highest mean of the criterion; all of them are paid for."""
+        mean = Average(criterion=get_loss(self.loss).criterion)  # type: ignore[attr-defined] # only what is placed has candidates
         adversarial, steps, macs, stuck = (torch.stack(part) for part in zip(*runs, strict=True))
         with torch.no_grad():
-            best = torch.stack([Average()(net(x), labels, self.mechanism) for x in adversarial]).argmax(dim=0)
+            best = torch.stack([mean(net(x), labels, self.mechanism) for x in adversarial]).argmax(dim=0)
         chosen = adversarial[best, torch.arange(len(labels), device=labels.device)]
         # Stuck: in no run was there a gradient, and in some a step.
         total, moved = steps.sum(dim=0), ((steps > 0) & ~stuck).any(dim=0)
@@ -240,24 +246,3 @@ def reaches(attack: Any, net: MultiExitNetwork, adversarial: Tensor, labels: Ten
     """Whether images reach the attack's goal, in float32 whatever precision the attack was made in: bool ``[batch]``."""
     with torch.autocast(adversarial.device.type, enabled=False):
         return get_goal(attack.goal).holds(net, adversarial, labels, attack.mechanism)
-
-
-def warned(result: AttackResult) -> AttackResult:
-    """The result; warns once if images were stuck."""
-    if result.stuck.any():
-        text = f"{int(result.stuck.sum())} of {len(result.stuck)} images: the gradient was zero on every pixel at every step"
-        warnings.warn(f"{text}; this is no robustness", stacklevel=3)
-    return result
-
-
-def _merged(first: AttackResult, other: AttackResult, again: Tensor) -> AttackResult:
-    """The result of one more start, made of the images with indices ``again``, merged into that of the starts before."""
-    adversarial, reached, steps, macs, stuck = (part.clone() for part in first)
-    won = other.reached & ~first.reached[again]
-    adversarial[again[won]] = other.adversarial[won]
-    reached[again] |= other.reached
-    moved = ((first.steps > 0) & ~first.stuck)[again] | ((other.steps > 0) & ~other.stuck)
-    steps[again] += other.steps
-    macs[again] += other.macs
-    stuck[again] = (steps[again] > 0) & ~moved
-    return AttackResult(adversarial, reached, steps, macs, stuck)

@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dynlib.attacks.base import AttackResult, reaches
+from dynlib.attacks.base import reaches
+from dynlib.attacks.result import AttackResult
 from dynlib.attacks.tools import check_batch
 from dynlib.mechanisms import ConfidenceExit, Mechanism
 from dynlib.networks.exits import MultiExitNetwork, evaluating

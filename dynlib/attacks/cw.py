@@ -6,9 +6,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dynlib.attacks.base import AttackResult, reaches, warned
-from dynlib.attacks.losses import OfExits, get_loss, margin
-from dynlib.attacks.tools import check_batch, check_finite, from_tanh_space, to_tanh_space
+from dynlib.attacks.base import reaches
+from dynlib.attacks.losses import get_loss
+from dynlib.attacks.placed import OfExits, margin
+from dynlib.attacks.result import AttackResult
+from dynlib.attacks.tools import are_finite, check_batch, check_finite, from_tanh_space, to_tanh_space
 from dynlib.mechanisms import ConfidenceExit, Mechanism
 from dynlib.networks.exits import MultiExitNetwork, evaluating
 
@@ -20,6 +22,8 @@ class CarliniWagner:
     ``f`` is ``max(0, margin + confidence)``, the margin being the label's logit less the largest other one. A loss that looks at
     several exits takes the mean of their ``f``. An image is fooled once its ``f`` is 0: every exit that the loss looks at errs with
     the asked confidence. Of all fooled ones the nearest is returned, and the image itself where there is none.
+
+    It has no ``precision``: the nearest lie on the border, where bfloat16 errs.
 
     Args:
         loss: ``"final"``, ``"taken"``, ``"average"`` or ``"exit=k"``.
@@ -48,7 +52,7 @@ class CarliniWagner:
     mechanism: Mechanism = field(default_factory=ConfidenceExit)
 
     def __post_init__(self) -> None:
-        if not isinstance(get_loss(self.loss), OfExits):
+        if not isinstance(get_loss(self.loss), OfExits) or self.loss.endswith("/margin"):  # it has a criterion of its own
             raise ValueError(f"C&W has no loss {self.loss!r}: choose final, taken, average or exit=k")
         if not self.confidence >= 0:
             raise ValueError(f"confidence {self.confidence} is negative")
@@ -68,7 +72,8 @@ class CarliniWagner:
                 adversarial[group], stuck[group] = self._search(net, images[group], labels[group], loss, d)
             reached = reaches(self, net, adversarial, labels)
         steps = torch.full_like(labels, self.steps * self.searches)
-        return warned(AttackResult(adversarial, reached, steps, macs + 2 * net.macs.to(images.device)[depth] * steps, stuck))
+        macs = macs + 2 * net.macs.to(images.device)[depth] * steps
+        return AttackResult(adversarial, reached, steps, macs, stuck).warned()
 
     def _search(self, net: MultiExitNetwork, images: Tensor, labels: Tensor, loss: OfExits, depth: int) -> tuple[Tensor, Tensor]:
         """The nearest images that fool the exits looked at, and which were stuck, for images that are run to one depth."""
@@ -87,7 +92,7 @@ class CarliniWagner:
                     logits = net(shown, depth)
                     f = self._f(logits, labels, loss)
                     w.grad, pull = torch.autograd.grad((square + c * f).sum(), (w, shown))
-                check_finite(logits=logits, loss=f, gradient=w.grad)
+                check_finite(are_finite(logits, f, w.grad))
                 pulled |= (f == 0) | pull.flatten(1).any(dim=1)  # once fooled there is nothing to pull at
                 nearer = (f == 0) & (square < distance)
                 best = torch.where(nearer[:, None, None, None], adversarial.detach(), best)

@@ -10,11 +10,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dynlib.attacks.base import AttackResult, reaches, warned
+from dynlib.attacks.base import reaches
 from dynlib.attacks.goals import get_goal
 from dynlib.attacks.losses import TowardsEarly, early_objective, get_loss
 from dynlib.attacks.pgd import PGD
-from dynlib.attacks.tools import check_batch, check_finite, checked_seed, from_tanh_space, to_tanh_space, uniform_noise
+from dynlib.attacks.result import AttackResult
+from dynlib.attacks.tools import (
+    are_finite,
+    check_batch,
+    check_finite,
+    checked_precision,
+    checked_seed,
+    from_tanh_space,
+    in_precision,
+    to_tanh_space,
+    uniform_noise,
+)
 from dynlib.mechanisms import ConfidenceExit, Mechanism
 from dynlib.networks.exits import MultiExitNetwork, evaluating
 
@@ -38,6 +49,7 @@ class EarlyAttack:
         relu: whether a class that has overtaken y is left alone, as published, or still pushed down.
         random_start: whether w starts in U(0, 1), as published, or at the image.
         mechanism: the exit rule of the network as deployed.
+        precision: that the network is run in, as for ``Attack``. Whether an image is done is looked up there, too.
         seed: of the random start. Each image has its own stream, derived from its content.
     Raises:
         ValueError: a setting out of range.
@@ -56,6 +68,7 @@ class EarlyAttack:
     relu: bool = True
     random_start: bool = True
     mechanism: Mechanism = field(default_factory=ConfidenceExit)
+    precision: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -64,6 +77,7 @@ class EarlyAttack:
                 raise ValueError(f"{name} {getattr(self, name)} is negative")
         if self.iterations < 1 or not self.learning_rate > 0:
             raise ValueError(f"{self.iterations} iterations at rate {self.learning_rate}: need at least 1, and a positive rate")
+        checked_precision(self.precision)
         object.__setattr__(self, "seed", checked_seed(self.seed))
 
     def __call__(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> AttackResult:
@@ -79,13 +93,13 @@ class EarlyAttack:
             ValueError: wrong shape, type or range; no early exits; labels that are not the final exit's; or logits or gradients
                 that are not finite.
         """
-        with evaluating(net):
+        with evaluating(net), in_precision("float32", images.device):
             images, labels = check_batch(net, images, labels)
             get_goal(self.goal).check(net)
             check_own(net, images, labels)
             adversarial, steps, stuck = self._run(net, images, labels)
             reached = reaches(self, net, adversarial, labels)
-        return warned(AttackResult(adversarial, reached, steps, 2 * net.macs[-1].to(labels.device) * steps, stuck))
+        return AttackResult(adversarial, reached, steps, 2 * net.macs[-1].to(labels.device) * steps, stuck).warned()
 
     def _run(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         start = (uniform_noise(images, self.seed) + 1) / 2 if self.random_start else to_tanh_space(images)
@@ -97,10 +111,12 @@ class EarlyAttack:
             with torch.enable_grad():
                 moved = w[active]
                 shown = from_tanh_space(moved)
-                logits = net(shown)
+                with in_precision(self.precision, images.device):
+                    logits = net(shown)
+                logits = logits.float()
                 loss = self.objective(net, logits, from_tanh_space(moved), images[active], labels[active])
                 gradient, pull = torch.autograd.grad(loss.sum(), (moved, shown))
-            check_finite(logits=logits, loss=loss, gradient=gradient)
+            check_finite(are_finite(logits, loss, gradient))
             iterations[active] += 1
             pulled[active] |= pull.flatten(1).any(dim=1)
             if iteration > self.floor:  # these logits belong to the result of the previous iteration

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dynlib.attacks.base import AttackResult, reaches
+from dynlib.attacks.base import reaches
+from dynlib.attacks.result import AttackResult
 from dynlib.attacks.tools import check_batch, checked_seed
 from dynlib.mechanisms import ConfidenceExit, Deployed, Mechanism
 from dynlib.networks.exits import MultiExitNetwork, evaluating

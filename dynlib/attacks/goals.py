@@ -15,13 +15,11 @@ from dynlib.networks.exits import MultiExitNetwork
 class Goal:
     """Base of all goals.
 
-    ``needs_early_exits``: whether a static network can never fall to it. ``needs_all_exits``: whether ``reached`` has to see every
-    exit; if not, the exits up to the one that lets an image go are enough.
+    ``needs_early_exits``: whether a static network can never fall to it.
     """
 
     name: ClassVar[str]
     needs_early_exits: ClassVar[bool] = True
-    needs_all_exits: ClassVar[bool] = True
 
     def reached(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
         """Whether each image has reached the goal, bool ``[batch]``.
@@ -32,6 +30,15 @@ class Goal:
             mechanism: the exit rule of the network as deployed.
         """
         raise NotImplementedError
+
+    def noticed(self, logits: Tensor, labels: Tensor, mechanism: Mechanism, n_exits: int) -> Tensor:
+        """Whether each image has reached the goal for sure, from the first of ``n_exits`` exits alone: bool ``[batch]``.
+
+        Arguments as for ``reached``. Here only all exits together tell.
+        """
+        if len(logits) < n_exits:
+            return torch.zeros_like(labels, dtype=torch.bool)
+        return self.reached(logits, labels, mechanism)
 
     @torch.no_grad()
     def holds(self, net: MultiExitNetwork, images: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
@@ -49,10 +56,15 @@ class Misclassify(Goal):
 
     name = "misclassify"
     needs_early_exits = False
-    needs_all_exits = False
 
     def reached(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
-        return mechanism.answer(Answers.of(logits)) != labels
+        return self.noticed(logits, labels, mechanism, len(logits))
+
+    def noticed(self, logits: Tensor, labels: Tensor, mechanism: Mechanism, n_exits: int) -> Tensor:
+        answers = Answers.of(logits)
+        exit, left = mechanism.answering(answers)
+        known = left | (len(logits) == n_exits)  # the exits up to the one that lets an image go are enough
+        return known & (answers.label.gather(0, exit[None])[0] != labels)
 
     def holds(self, net: MultiExitNetwork, images: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
         return mechanism.run(net, images).label != labels  # skips the exits that are not needed
@@ -86,7 +98,25 @@ class Strict(Goal):
         return (answers[:-1] != labels).all(dim=0) & (answers[-1] == labels)
 
 
-GOALS: dict[str, Goal] = {goal.name: goal for goal in (Misclassify(), OpenSurface(), Mirror(), Strict())}
+class SlowDown(Goal):
+    """The network as deployed runs to its last exit, whatever it answers there: nothing is saved."""
+
+    name = "slow_down"
+
+    def reached(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
+        return self.noticed(logits, labels, mechanism, len(logits))
+
+    def noticed(self, logits: Tensor, labels: Tensor, mechanism: Mechanism, n_exits: int) -> Tensor:
+        if len(logits) < n_exits - 1:
+            return torch.zeros_like(labels, dtype=torch.bool)
+        _, left = mechanism.answering(Answers.of(logits[: n_exits - 1]))  # no early exit lets it go
+        return ~left
+
+    def holds(self, net: MultiExitNetwork, images: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
+        return mechanism.run(net, images).cost == net.macs[-1].to(labels.device)
+
+
+GOALS: dict[str, Goal] = {goal.name: goal for goal in (Misclassify(), OpenSurface(), Mirror(), Strict(), SlowDown())}
 
 
 def get_goal(name: str) -> Goal:

@@ -1,134 +1,42 @@
-"""What an attack on a multi-exit network maximises: losses over the whole output.
+"""What an attack on a multi-exit network maximises, by name: losses over the whole output.
 
-Each loss says how deep the network has to be run for each image, and nothing deeper is computed.
+Beside those of ``placed`` here are those of two goals that only a dynamic network can fall to.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dynlib.attacks.placed import Answering, AtExit, Average, Loss, MaxAverage, Placed, Taken, everywhere, margin
 from dynlib.mechanisms import Answers, Mechanism
 from dynlib.networks.exits import MultiExitNetwork
 
 
-class Loss:
-    """Base of all losses; ``display``, ``colour`` and ``dash`` are how figures show them."""
+@dataclass(frozen=True)
+class Uniform(Loss):
+    """Slows the network down: every early exit is pushed to the uniform distribution, so that none is sure enough to answer.
 
-    display: ClassVar[str]
-    colour: ClassVar[str]
-    dash: ClassVar[str]
+    What is maximised is the negative cross-entropy to that distribution, the mean over early exits, as in DeepSloth (Hong et al.,
+    ICLR 2021), where it is their sum. The final exit plays no part, and is not run.
+    """
 
-    def candidates(self, net: MultiExitNetwork) -> list["Loss"]:
-        """The losses to attack with; of several, each image keeps the attack that raises the mean cross-entropy most."""
-        return [self]
+    display, colour, dash = "early exits to uniform", "C7", "-"
 
     def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The deepest exit that the gradient of each clean image needs, and the MACs spent to find out: int64 ``[batch]`` each."""
-        raise NotImplementedError
+        check_early_exits(net)
+        return everywhere(net.n_exits - 2, images), everywhere(0, images)
 
     def __call__(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
-        """Losses ``[batch]`` from the logits ``[depth + 1, batch, classes]`` of the exits that were run."""
-        raise NotImplementedError
+        return logits.log_softmax(dim=-1).mean(dim=(0, 2))
 
 
-def everywhere(number: int, images: Tensor) -> Tensor:
-    return torch.full((len(images),), number, device=images.device)
-
-
-def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """The label's logit less the largest other one, ``[exits, batch]`` from logits ``[exits, batch, classes]``."""
-    index = labels.expand(len(logits), -1)[..., None]
-    return (logits.gather(-1, index) - logits.scatter(-1, index, -torch.inf).amax(dim=-1, keepdim=True))[..., 0]
-
-
-class OfExits(Loss):
-    """Base of the losses that are one number of each exit, put together: the cross-entropy, unless an attack has its own."""
-
-    def of_exits(self, values: Tensor) -> Tensor:
-        """From the values ``[depth + 1, batch]`` of the exits that were run to ``[batch]``."""
-        raise NotImplementedError
-
-    def __call__(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
-        exits, batch, _ = logits.shape
-        each = F.cross_entropy(logits.flatten(0, 1), labels.repeat(exits), reduction="none")
-        return self.of_exits(each.view(exits, batch))
-
-
-class Deepest(OfExits):
-    """The deepest exit that is run; subclasses say which one that is."""
-
-    def of_exits(self, values: Tensor) -> Tensor:
-        return values[-1]
-
-
-@dataclass(frozen=True)
-class AtExit(Deepest):
-    """One exit: its index, from 0, or -1 for the final one. Figures count exits from 1."""
-
-    colour, dash = "C0", "--"
-
-    exit: int
-
-    @property
-    def display(self) -> str:  # type: ignore[override] # by its fields
-        return "final exit" if self.exit == -1 else f"exit {self.exit + 1}"
-
-    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
-        if not -net.n_exits <= self.exit < net.n_exits:
-            raise ValueError(f"exit {self.exit} is out of range: the network has {net.n_exits} exits")
-        return everywhere(self.exit % net.n_exits, images), everywhere(0, images)
-
-
-@dataclass(frozen=True)
-class Taken(Deepest):
-    """The exit that answers for the clean image."""
-
-    display, colour, dash = "exit taken", "C1", ":"
-
-    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
-        decision = mechanism.run(net, images)
-        return decision.exit, decision.cost
-
-
-@dataclass(frozen=True)
-class Average(OfExits):
-    """Mean over all exits."""
-
-    display, colour, dash = "average", "C2", "-"
-
-    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
-        return everywhere(net.n_exits - 1, images), everywhere(0, images)
-
-    def of_exits(self, values: Tensor) -> Tensor:
-        return values.mean(dim=0)
-
-
-@dataclass(frozen=True)
-class Answering(Loss):
-    """The exit that answers for the adversarial image as it is now: what differentiating the network as deployed climbs."""
-
-    display, colour, dash = "exit answering", "C6", ":"
-
-    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
-        return everywhere(net.n_exits - 1, images), everywhere(0, images)
-
-    def __call__(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
-        exit, _ = mechanism.answering(Answers.of(logits))
-        return F.cross_entropy(logits[exit, torch.arange(len(labels), device=labels.device)], labels, reduction="none")
-
-
-@dataclass(frozen=True)
-class MaxAverage(Loss):
-    """For each image the single-exit attack that raises the mean cross-entropy over all exits most."""
-
-    display, colour, dash = "max-average", "C3", "-."
-
-    def candidates(self, net: MultiExitNetwork) -> list[Loss]:
-        return [AtExit(k) for k in range(net.n_exits)]
+def check_early_exits(net: MultiExitNetwork) -> None:
+    """Raises ValueError for a static network."""
+    if net.n_exits < 2:
+        raise ValueError("the network has no early exits")
 
 
 def early_objective(logits: Tensor, labels: Tensor, alpha: float, relu: bool = True, classes: int | None = None) -> Tensor:
@@ -152,8 +60,7 @@ class TowardsEarly(Loss):
     """
 
     def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
-        if net.n_exits < 2:
-            raise ValueError("the network has no early exits")
+        check_early_exits(net)
         return everywhere(net.n_exits - 1, images), everywhere(0, images)
 
 
@@ -220,6 +127,7 @@ LOSSES = {
     "average": Average(),
     "max_average": MaxAverage(),
     "early": Early(),
+    "uniform": Uniform(),
 }
 EARLY_VARIANTS = {f"early={e}/{w}": EarlyVariant(e, w) for e, w in product(EVIDENCE, WEIGHTS)}
 
@@ -227,13 +135,23 @@ EARLY_VARIANTS = {f"early={e}/{w}": EarlyVariant(e, w) for e, w in product(EVIDE
 def get_loss(name: str) -> Loss:
     """A loss by name: one of ``LOSSES``, one of ``EARLY_VARIANTS``, or ``"exit=k"`` for the exit with index k.
 
+    What has a place may have another criterion: ``"final/margin"``.
+
     Raises:
         ValueError: unknown name.
     """
-    start, _, number = name.partition("=")
-    if start == "exit" and number.isdecimal():
-        return AtExit(int(number))
     known = LOSSES | EARLY_VARIANTS
-    if name not in known:
-        raise ValueError(f"unknown loss {name!r}: choose one of {', '.join(known)} or exit=k")
-    return known[name]
+    place, slash, criterion = name.partition("/")
+    start, _, number = place.partition("=")
+    placed = AtExit(int(number)) if start == "exit" and number.isdecimal() else LOSSES.get(place)
+    if slash and criterion == "margin" and isinstance(placed, Placed):
+        return replace(placed, criterion=criterion)
+    found = known.get(name, None if slash else placed)
+    if found is None:
+        raise ValueError(f"unknown loss {name!r}: choose one of {', '.join(known)} or exit=k, or a place with /margin")
+    return found
+
+
+def on_one_exit(name: str) -> str:
+    """The name of what a loss is on a static network, where all places are one."""
+    return "final/margin" if name.endswith("/margin") else "final"

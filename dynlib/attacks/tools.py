@@ -8,6 +8,8 @@ from torch import Tensor
 
 from dynlib.networks.exits import MultiExitNetwork
 
+PRECISIONS = ("float32", "bfloat16")  # that gradients may be made in
+
 
 def check_batch(net: MultiExitNetwork, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Images and labels, detached, and usable for gradients also where they were made in inference mode.
@@ -30,11 +32,27 @@ def check_batch(net: MultiExitNetwork, images: Tensor, labels: Tensor) -> tuple[
     return images, labels
 
 
-def check_finite(**tensors: Tensor) -> None:
-    """Raises ValueError for the first of the named tensors that has a number that is not finite."""
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
+def are_finite(logits: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+    """Whether all numbers of each are finite, bool ``[3]``, for ``check_finite``; nothing is waited for."""
+    return torch.stack([tensor.detach().isfinite().all() for tensor in (logits, loss, gradient)])
+
+
+def check_finite(finite: Tensor) -> None:
+    """Raises ValueError for the first of logits, loss and gradient that is not finite, see ``are_finite``."""
+    for name, sound in zip(("logits", "loss", "gradient"), finite.tolist(), strict=True):
+        if not sound:
             raise ValueError(f"the {name} of the attack has numbers that are not finite: are the network's weights sound?")
+
+
+def checked_precision(precision: str) -> None:
+    """Raises ValueError for a precision that attacks do not have."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+
+
+def in_precision(precision: str, device: torch.device) -> torch.autocast:
+    """For the block, networks run in a precision of ``PRECISIONS``, whatever surrounds it."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def checked_seed(seed: int) -> int:

@@ -164,12 +164,14 @@ class Mechanism:
                 decisions.append(self.decide(seen, net.macs))
                 break
             leaves = self.leaves(seen)
+            if not leaves.any():
+                continue  # nothing to part
             here = now.images(leaves).label[0]
             order.append(waiting[leaves])
             decisions.append(Decision(here, torch.full_like(here, k), torch.full_like(here, int(net.macs[k]))))
-            waiting, features, seen = waiting[~leaves], features[~leaves], seen.images(~leaves)
-            if len(waiting) == 0:
+            if leaves.all():
                 break
+            waiting, features, seen = waiting[~leaves], features[~leaves], seen.images(~leaves)
         back = torch.cat(order).argsort()
         return Decision(*(torch.cat(column)[back] for column in zip(*decisions, strict=True)))
 
