@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dynlib.analysis import claims, cost, design, surface, transfer
-from dynlib.analysis.claims import Claim, ruled
+from dynlib.analysis.claim import Claim, ruled
 from dynlib.analysis.design import Design
 from dynlib.analysis.measured import Seen
 from dynlib.analysis.stats import of

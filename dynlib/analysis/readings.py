@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlib.analysis import choices, cost, matched, surface, transfer
+from dynlib.analysis import choices, cost, matched, slowdown, surface, transfer
 from dynlib.analysis.measured import Rule, measured, own_threshold
 from dynlib.analysis.stats import Training, of, trainings
 from dynlib.attacks import ATTACKS
@@ -181,3 +181,17 @@ def rules(run: str) -> Iterator[Reading]:
             yield "cost", f"{100 * budget:g} % of a full run", matched.gains(run, budget)
     for who in choices.ATTACKERS[1:]:
         yield "attacker", who, matched.gains(run, who=who)
+
+
+def speeds(run: str) -> Iterator[Reading]:
+    """B2: half of the saving on clean images less that under attack, over radii, thresholds, training and who was attacked."""
+    records, clean = measured(run, slowdown.CAMPAIGN), measured(run, "clean")
+    radius = transfer.sensitive_radius(measured(run, "transfer"), clean)
+    yield MAIN, f"the network itself, {radii(radius)}", slowdown.beyond_half(run, radius)
+    for eps in others(records.attacks.eps_255, radius):
+        yield "radius", f"{eps:g}/255", slowdown.beyond_half(run, dict.fromkeys(radius, eps))
+    for threshold in THRESHOLDS:
+        yield "threshold", f"{threshold:g}", slowdown.beyond_half(run, radius, mechanism=ConfidenceExit(threshold))
+    yield "threshold", "each network's own", slowdown.beyond_half(run, radius, mechanism=own_threshold)
+    yield "attacked", slowdown.ACROSS, slowdown.beyond_half(run, radius, slowdown.ACROSS)
+    yield "training", "exits only", slowdown.beyond_half(run, radius, trained="heads")

@@ -97,7 +97,7 @@ def answered(table: pd.DataFrame, grid: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def kept(
+def beyond_half(
     run: str, eps: dict[str, float], who: str = OWN, trained: str = "joint", mechanism: Mechanism | Rule | None = None
 ) -> list[Training]:
     """B2's quantity for each network, on each image ``[n]``: half of what the clean image saves, less what the attacked one does.

@@ -24,6 +24,7 @@ AXES = {
     "C4a": "surface opened by attacks with that goal, less by plain ones (points)",
     "C4b": "share gained by design under the Early Attack (points)",
     "B1": "robust accuracy gained by another exit rule at the same cost (points)",
+    "B2": "half of the saving, less what an attack on speed leaves of it (points of a full run)",
 }
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from dynlib import profiles, records
 from dynlib.analysis import claims
+from dynlib.analysis.claim import CELLS
 from dynlib.analysis.claims import CLAIMS
 from dynlib.figures import read_caption, read_key
 from dynlib.files import PUBLISHED, ROOT, atomic, home, profile_of
@@ -39,7 +40,7 @@ def _claims_table(run: str, title: str, ours: bool) -> str:
     rows, lines = main_rows(run), [f"| {title} | what we saw | verdict | scale |", "| --- | --- | --- | --- |"]
     for claim in (claim for claim in CLAIMS.values() if claim.ours == ours):
         row, name = rows.loc[claim.id], f"[{claim.id}](notebooks/{claim.notebook}.ipynb)"
-        scale = f"{row.cells} of {claims.CELLS} cells, {row.images} images or more"
+        scale = f"{row.cells} of {CELLS} cells, {row.images} images or more"
         lines.append(f"| **{name}** {claim.sentence} | {claim.metric}: {claim.seen(row)} | **{claim.verdict(row)}** | {scale} |")
     return "\n".join(lines)
 
