@@ -206,3 +206,12 @@ def test_a_linked_environment_is_never_removed(checkout, tmp_path):
     (checkout.folder / ".venv").symlink_to(theirs)
     assert checkout() == (False, [])
     assert theirs.exists()
+
+
+def test_hooks_run_what_ci_runs():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    script = (ROOT / ".ci" / "run").read_text()
+    for hook in hooks:
+        assert hook["entry"] in script
+    steps = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["test"]["steps"]
+    assert steps[-1]["run"] == ".ci/run"

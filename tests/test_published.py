@@ -20,7 +20,7 @@ DYNN = Network("cifar10", "resnet56")
 
 
 def test_readings_are_those_of_the_records():
-    found, stored = claims.compute(PUBLISHED), claims.read(PUBLISHED)
+    found, stored = claims.compute(PUBLISHED)["claims"], claims.read(PUBLISHED)
     numbers = ["value", "low", "high"]
     pd.testing.assert_frame_equal(found.drop(columns=numbers), stored.drop(columns=numbers))
     np.testing.assert_allclose(found[numbers], stored[numbers], rtol=1e-4, atol=1e-9)

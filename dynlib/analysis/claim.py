@@ -55,15 +55,27 @@ class Claim:
             raise RecordsError(f"{self.id}: the main reading was not measured in the run {run!r}")
         return pd.DataFrame(rows)
 
+    def trainings(self, run: str) -> pd.DataFrame:
+        """The main reading, a row for each training of a cell: ``claim``, ``dataset``, ``model`` and ``value``."""
+        _, _, measured = next(iter(self.read(run)))
+        values = [self._shown(self._value(one.values)) for one in measured]
+        rows = [(self.id, *one.cell[-1].cell, value) for one, value in zip(measured, values, strict=True)]
+        return pd.DataFrame(rows, columns=["claim", "dataset", "model", "value"])
+
+    def _value(self, values: np.ndarray) -> float:
+        return float(cost.of_sums(values) if self.ratio else np.nanmean(values))
+
+    def _shown(self, value: Any) -> Any:
+        return np.exp(value) if self.ratio else value
+
     def _row(self, group: str, reading: str, measured: list[Training]) -> dict[str, Any]:
-        value_of = cost.of_sums if self.ratio else np.nanmean
         names = pd.MultiIndex.from_tuples(one.cell[-1].cell for one in measured)
-        values = pd.Series([value_of(one.values) for one in measured], index=names)
+        values = pd.Series([self._value(one.values) for one in measured], index=names)
         each = values.groupby(level=[0, 1], sort=False).mean()  # over the trainings of a cell
         value, (low, high) = each.mean(), self._interval(measured)
         agree = -each if self.ratio else each
         bounds = (-high, -low) if self.ratio else (low, high)
-        shown = np.exp if self.ratio else lambda number: number
+        shown = self._shown
         names = [f"{DATASETS[name].display} {self.text(shown(v))}" for name, v in each.groupby(level=0, sort=False).mean().items()]
         return {
             "claim": self.id,

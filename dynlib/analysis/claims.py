@@ -110,18 +110,21 @@ CLAIMS = {
 }
 
 
-def compute(run: str) -> pd.DataFrame:
-    """The readings of all claims from a run's records."""
-    return pd.concat([claim.readings(run) for claim in CLAIMS.values()], ignore_index=True)
+def compute(run: str) -> dict[str, pd.DataFrame]:
+    """All claims from a run's records: ``claims``, their readings, and ``trainings``, the main ones training by training."""
+    return {
+        "claims": pd.concat([claim.readings(run) for claim in CLAIMS.values()], ignore_index=True),
+        "trainings": pd.concat([claim.trainings(run) for claim in CLAIMS.values()], ignore_index=True),
+    }
 
 
-def read(run: str) -> pd.DataFrame:
-    """The readings of all claims that the workflow has computed for a run.
+def read(run: str, table: str = "claims") -> pd.DataFrame:
+    """One of the tables of ``compute`` that the workflow has made for a run.
 
     Raises:
         RecordsError: it has not.
     """
-    path = home(run) / "results" / "claims.csv"
+    path = home(run) / "results" / f"{table}.csv"
     if not path.exists():
         raise RecordsError(f"{path} is missing: run again")
     return pd.read_csv(path)

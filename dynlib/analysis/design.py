@@ -131,9 +131,14 @@ def shares(table: pd.DataFrame) -> pd.DataFrame:
     """
     clean, robust = (np.array([np.nanmean(values) for values in table[name]]) for name in ("clean", "robust"))
     gains = np.stack([clean, robust, -table.macs], axis=1)
-    better = (gains[:, None] >= gains).all(axis=-1) & (gains[:, None] > gains).any(axis=-1)  # [by whom, whom]
     early = [len(design.exits) - 1 for design in table.design]
-    return table[["design", "macs", "default"]].assign(clean=clean, robust=robust, n_early=early, pareto=~better.any(axis=0))
+    return table[["design", "macs", "default"]].assign(clean=clean, robust=robust, n_early=early, pareto=undominated(gains))
+
+
+def undominated(gains: np.ndarray) -> np.ndarray:
+    """Which rows ``[n, k]`` no other row dominates, bool ``[n]``: at least as good in all columns, and better in one."""
+    beaten = (gains[:, None] >= gains).all(axis=-1) & (gains[:, None] > gains).any(axis=-1)  # [by whom, whom]
+    return np.logical_not(beaten.any(axis=0))
 
 
 def choose(validation: pd.DataFrame, cost_limit: bool = True) -> Design:

@@ -116,10 +116,11 @@ def beyond_half(
 
 
 def designs(run: str, eps: dict[str, float]) -> pd.DataFrame:
-    """All designs of each jointly trained network under both attackers: a row for each ``network`` and ``design``.
+    """Designs under both attackers, on the mean of a data set's networks: a row for each ``dataset`` and ``design`` that all have.
 
     ``robust``: the share still right under PGD by a separate SDNN at C3's radius; ``efficacy``: what is left of the saving under
     the attack on speed, which does not know the design; ``saving``: what clean images save, all as shares; ``clean``: accuracy.
+    ``pareto``: no other design dominates it in the first three.
     """
     records, found = measured(run, CAMPAIGN), []
     slowed = {
@@ -130,11 +131,20 @@ def designs(run: str, eps: dict[str, float]) -> pd.DataFrame:
     for source, network, attack in choices.static_attacks(run):
         if network not in slowed or choices.attacker(source, network) != choices.ATTACKERS[0]:
             continue
-        table = choices.static_space(run, source, network, attack, "test")
-        full = costs(network)[-1].item()
-        left = [
-            1 - design.evaluate(network, slowed[network].answers, one).cost.double().mean().item() / full for one in table.design
-        ]
-        shares = design.shares(table)
-        found.append(shares.assign(network=network, dataset=network.dataset, efficacy=left, saving=1 - shares.macs / full))
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+        table, full = choices.static_space(run, source, network, attack, "test"), costs(network)[-1].item()
+        decisions = design.evaluate_all(network, slowed[network].answers, list(table.design))
+        left = [1 - decision.cost.double().mean().item() / full for decision in decisions]
+        numbers = {name: [np.mean(values) for values in table[name]] for name in ("clean", "robust")}
+        rows = table[["design", "default"]].assign(**numbers, efficacy=left, saving=1 - table.macs / full)
+        found.append(rows.assign(network=network, dataset=network.dataset))
+    if not found:
+        return pd.DataFrame()
+    both = pd.concat(found)
+    groups = both.groupby(["dataset", "design"], sort=False)
+    means = groups[["clean", "robust", "efficacy", "saving"]].mean().assign(default=groups.default.all(), networks=groups.size())
+    means = means.reset_index()
+    means = means[means.networks == means.dataset.map(both.groupby("dataset").network.nunique())]
+    front = [
+        design.undominated(rows[["robust", "efficacy", "saving"]].to_numpy()) for _, rows in means.groupby("dataset", sort=False)
+    ]
+    return means.assign(pareto=np.concatenate(front))

@@ -1,6 +1,6 @@
 """What the notebooks plot: functions from a table to a figure."""
 
-from dynlib.plots.claims import sensitivity_strips
+from dynlib.plots.claims import sensitivity_strips, story
 from dynlib.plots.design import ATTACKERS, OUTCOMES, factor_panels, retrained_panels, trade_off_panels
 from dynlib.plots.designs_attacked import two_attackers
 from dynlib.plots.efficiency import computation_over_radius, success_over_cost, success_panels
@@ -10,6 +10,7 @@ from dynlib.plots.mechanisms import rule_curves
 from dynlib.plots.pooled import forest, source_look, source_name
 from dynlib.plots.robustness import robustness_panels
 from dynlib.plots.schematic import architecture, schematic
+from dynlib.plots.slowdown import accuracy_efficacy, answered_curves
 from dynlib.plots.surface import (
     attack_name,
     objective_panels,
@@ -25,6 +26,8 @@ __all__ = [
     "ATTACKERS",
     "OUTCOMES",
     "accuracy_cost",
+    "accuracy_efficacy",
+    "answered_curves",
     "architecture",
     "attack_name",
     "backbone_panels",
@@ -50,6 +53,7 @@ __all__ = [
     "sensitivity_strips",
     "source_look",
     "source_name",
+    "story",
     "success_over_cost",
     "success_panels",
     "surface_panels",

@@ -1,4 +1,4 @@
-"""The command that reads all claims from a run's records and writes its ``results/claims.csv``."""
+"""The command that reads all claims from a run's records and writes its tables of them, such as ``results/claims.csv``."""
 
 import argparse
 import sys
@@ -14,8 +14,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("run", nargs="?", default=PUBLISHED)
     run = parser.parse_args(arguments).run
     try:
-        table = claims.compute(run)
+        tables = claims.compute(run)
     except (RecordsError, ProfileError) as error:
         sys.exit(f"error: {error}")
-    with atomic(home(run) / "results" / "claims.csv") as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
+    for name, table in tables.items():
+        with atomic(home(run) / "results" / f"{name}.csv") as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6g")

@@ -1,0 +1,55 @@
+"""Attacks on speed."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dynlib.datasets import DATASETS
+from dynlib.figures import PAGE
+from dynlib.plots.pooled import NARROW, dataset_panels
+
+
+def answered_curves(table: pd.DataFrame) -> Figure:
+    """The share of images that have been answered over the share of the full cost: a panel for each data set.
+
+    Args:
+        table: rows of ``slowdown.answered``; a curve for each radius, 0 being clean.
+    """
+    radii = sorted(set(table.eps_255))
+    colours = sns.color_palette("flare", len(radii))
+
+    def draw(axes: Axes, rows: pd.DataFrame) -> None:
+        for radius, curve in rows.groupby("eps_255"):
+            look = {"color": colours[radii.index(radius)], "label": f"{radius:g}/255" if radius else "clean"}
+            axes.plot(100 * curve.cost, 100 * curve.value, drawstyle="steps-post", **look)
+            axes.fill_between(
+                100 * curve.cost, 100 * curve.low, 100 * curve.high, color=look["color"], alpha=0.2, lw=0, step="post"
+            )
+        axes.set(xlim=(0, 100), ylim=(0, 103))
+
+    return dataset_panels(table, draw, "computation spent (% of a full run)", "images answered (%)")
+
+
+def accuracy_efficacy(table: pd.DataFrame) -> Figure:
+    """What is left of robust accuracy and of the saving for each design: a panel for each data set, the networks' means.
+
+    Args:
+        table: rows of ``slowdown.designs``; the saving on clean images is the colour.
+    """
+    cells = list(table.groupby("dataset", sort=False))
+    size = (PAGE if len(cells) > 1 else NARROW, 2.9)
+    fig, axes = plt.subplots(1, len(cells), figsize=size, squeeze=False)
+    for panel, (dataset, rows) in zip(axes[0], cells, strict=True):
+        look = {"cmap": "viridis", "vmin": 0, "vmax": 80, "lw": 0, "rasterized": True}
+        dots = panel.scatter(100 * rows.efficacy, 100 * rows.robust, 9, 100 * rows.saving, **look)
+        front, start = rows[rows.pareto], rows[rows.default]
+        panel.scatter(100 * front.efficacy, 100 * front.robust, 20, fc="none", ec="C3", lw=0.6, label="Pareto front")
+        panel.scatter(100 * start.efficacy, 100 * start.robust, 120, c="C1", marker="*", ec="black", lw=0.5, label="default design")
+        panel.set_title(DATASETS[dataset].display)
+        panel.set_xlabel("saved under the attack on speed (%)")
+    axes[0][0].set_ylabel("robust accuracy (%)")
+    fig.colorbar(dots, ax=axes, label="saved on clean images (%)", pad=0.01, extend="both")
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return fig
