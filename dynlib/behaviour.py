@@ -1,6 +1,6 @@
 """How a dynamic network behaves, from the answers of its exits: accuracy, calibration, cost, and thresholds chosen by them."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ def percent(shares: Tensor) -> list[float]:
     return [round(100 * share, 2) for share in shares.tolist()]
 
 
-def describe(net: MultiExitNetwork, thresholds: dict[str, dict[str, float | None]] | None = None) -> dict:
+def describe(net: MultiExitNetwork, thresholds: dict[str, dict[str, float | None]] | None = None) -> dict[str, Any]:
     """What a network does, for its card: per exit, and at thresholds.
 
     Everything measured is in percent and on the whole test set, but for ``validation_accuracy``.
@@ -89,7 +89,7 @@ def describe(net: MultiExitNetwork, thresholds: dict[str, dict[str, float | None
     images, truth = data.load(net.dataset, "test")
     answers = all_answers(net, images)
 
-    def operating_point(threshold: float | None, fall_back: str) -> dict | None:
+    def operating_point(threshold: float | None, fall_back: str) -> dict[str, Any] | None:
         if threshold is None:
             return None
         point = operate(answers, truth, macs, ConfidenceExit(threshold, fall_back))

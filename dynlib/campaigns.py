@@ -68,7 +68,7 @@ class Campaign:
             if not selects(planned.only, source):
                 continue
             if source.is_static and hasattr(planned.attack, "loss"):
-                planned = replace(planned, attack=replace(planned.attack, loss="final"))
+                planned = replace(planned, attack=replace(planned.attack, loss="final"))  # type: ignore[arg-type] # it has one
             if planned.exits == "all" or _allows(source, planned.exits):
                 found.setdefault(planned.name, planned)
         return list(found.values())
@@ -101,7 +101,7 @@ def build(kind: Literal["attack", "mechanism"], given: Any, place: str) -> Any:
     Raises:
         ValueError: an unknown name or field, a field that is missing or of another type, or a value out of range.
     """
-    known = {"attack": ATTACKS, "mechanism": MECHANISMS}[kind]
+    known: Mapping[str, type[Any]] = ATTACKS if kind == "attack" else MECHANISMS
     if not isinstance(given, Mapping) or given.get(kind) not in known:
         name = given.get(kind) if isinstance(given, Mapping) else given
         raise ValueError(f"{place}: unknown {kind} {name!r}: choose one of {', '.join(known)}")

@@ -105,7 +105,8 @@ def provenance(profile: str, campaign: Campaign, source: Network, device: str) -
 
 def write(profile: str, campaign: Campaign, source: Network, device: str, folder: Path) -> None:
     """Craft, and write the records of both kinds into a folder; errors as for ``craft``."""
-    start, blocks = time.perf_counter(), {kind: [] for kind in records.SCHEMAS}
+    start = time.perf_counter()
+    blocks: dict[str, list[dict[str, Any]]] = {kind: [] for kind in records.SCHEMAS}
     for kind, block in craft(campaign, source, device):
         blocks[kind].append(block)
     about = provenance(profile, campaign, source, device)

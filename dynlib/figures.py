@@ -9,7 +9,7 @@ import matplotlib
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from dynlib.files import atomic, home
 
@@ -61,13 +61,13 @@ def save_figure(fig: Figure, name: str, data: pd.DataFrame, caption: str, run: s
 
 def read_caption(png: Path) -> str:
     """The caption that ``save_figure`` has put into a PNG."""
-    with Image.open(png) as image:
+    with PngImageFile(png) as image:
         return image.text["Description"]
 
 
 def read_key(png: Path) -> dict[str, Any] | None:
     """The key number, if there is one."""
-    with Image.open(png) as image:
+    with PngImageFile(png) as image:
         return json.loads(image.text["Key"]) if "Key" in image.text else None
 
 

@@ -6,6 +6,7 @@ lesson goes on with: the learner's where it is right, the library's own otherwis
 
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 import pandas as pd
 import torch
@@ -17,6 +18,7 @@ from dynlib.mechanisms import Answers, ConfidenceExit
 from dynlib.networks.exits import internal_classifier
 
 POOLED = 4  # side of the feature maps that an exit head classifies
+Answer = Callable[..., Any]  # a function of a learner, or the one that it is compared with
 TWO_POINTS = 0.02 + 1e-9  # of accuracy; shares of images are rarely exact
 
 
@@ -24,13 +26,13 @@ class NotDoneError(Exception):
     """The function returns nothing: it is as the lesson left it, or its ``return`` is missing."""
 
 
-def exercise(number: int, library: Callable) -> Callable:
+def exercise(number: int, library: Answer) -> Callable[[Callable[[Answer], str | None]], Callable[[Answer], Answer]]:
     """Makes a check of a function from an answer to what is wrong with it, or None; ``library`` is a right answer."""
 
-    def decorate(fault: Callable[[Callable], str | None]) -> Callable[[Callable], Callable]:
+    def decorate(fault: Callable[[Answer], str | None]) -> Callable[[Answer], Answer]:
         @wraps(fault)
-        def check(answer: Callable) -> Callable:
-            def asked(*given):
+        def check(answer: Answer) -> Answer:
+            def asked(*given: Any) -> Any:
                 found = answer(*given)
                 if found is None or found is ...:
                     raise NotDoneError
@@ -106,12 +108,11 @@ def check_exit_rule(answer: Callable[[Tensor, float], tuple[Tensor, Tensor]]) ->
     scale = torch.linspace(0.2, 4, 60)[:, None]  # from images of which no exit is sure to those of which all are
     logits = scale * torch.randn(5, 60, 10, generator=random) + 3 * torch.randn(5, 60, 1, generator=random)
     confidence = logits.softmax(dim=-1).amax(dim=-1)
-    confident = (confidence >= threshold).any(dim=0)
     found = answer(logits, threshold)
     if len(found) != 2 or any(getattr(part, "shape", None) != (60,) for part in found):
         return "return two tensors of shape [batch]: the labels, and the exits that gave them"
     wrong = [mine != right for mine, right in zip(found, _rule(logits, threshold), strict=True)]
-    if (wrong[1] & confident).any():
+    if (wrong[1] & (confidence >= threshold).any(dim=0)).any():
         if found[1].equal(confidence.argmax(dim=0)):
             return "the most confident exit answers; it should be the first that is confident enough"
         return "wrong exits: confidence is the largest softmax probability over the classes, which are the last axis"

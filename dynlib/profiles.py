@@ -24,7 +24,7 @@ from dynlib.mechanisms import Mechanism
 from dynlib.networks.identity import Network, early_exits
 
 # What a network's fields are where a profile does not say.
-USUAL = {"exits": ["none", "all"], "trained": ["joint", "heads"], "regime": "standard", "seed": 0}
+USUAL: Selection = {"exits": ["none", "all"], "trained": ["joint", "heads"], "regime": "standard", "seed": 0}
 
 
 class ProfileError(ValueError):
@@ -138,7 +138,9 @@ def _networks(selections: list[Selection]) -> set[Network]:
     found = set()
     for number, selection in enumerate(selections):
         try:
-            values = {key: value if isinstance(value, list) else [value] for key, value in {**USUAL, **selection}.items()}
+            values: dict[str, list[Any]] = {
+                key: value if isinstance(value, list) else [value] for key, value in {**USUAL, **selection}.items()
+            }
             for chosen in product(*values.values()):
                 parts = dict(zip(values, chosen, strict=True))
                 if parts["exits"] != "none" or parts["trained"] == "joint":
@@ -168,7 +170,7 @@ def _campaign(name: str, given: _Campaign, networks: tuple[Network, ...], mechan
     names = [f"{planned.name} {planned.only}" for planned in attacks]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"{place}.attacks: {twice[0]} is there twice")
-    campaign = Campaign(name, chosen["sources"], targets, tuple(attacks), given.images, mechanism)
+    campaign = Campaign(name, chosen["sources"], targets, tuple(attacks), given.images, mechanism)  # type: ignore[arg-type] # keys of a Mapping are invariant
     for source, planned in ((s, p) for s in campaign.sources if s.is_static for p in campaign.attacks_of(s)):
         if get_goal(planned.attack.goal).needs_early_exits:
             raise ValueError(f"{place}: {source} has no early exits, which {planned.name} needs")

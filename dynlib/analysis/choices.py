@@ -1,6 +1,7 @@
 """What is chosen on validation images, and reported on test images: radii, and designs against each attacker (C3, C4)."""
 
 from functools import cache
+from typing import Any
 
 import pandas as pd
 
@@ -69,7 +70,9 @@ def static_space(
     return design.space(clean[target], attacked[source, target, attack], measured(run, "transfer").mechanism, designs)
 
 
-def chosen_design(run: str, source: Network, target: Network, attack: str, cost_limit: bool = True, vary: str = "") -> dict:
+def chosen_design(
+    run: str, source: Network, target: Network, attack: str, cost_limit: bool = True, vary: str = ""
+) -> dict[str, Any]:
     """The design that is chosen on validation images, and what it gains on test images, see ``design.gain``."""
     validation = static_space(run, source, target, attack, "validation")
     if vary:
@@ -114,7 +117,7 @@ def attacked_designs(run: str, split: str) -> dict[Network, pd.DataFrame]:
     return surface.designs_attacked(measured(run, "designs"), measured(run, "clean"), split)
 
 
-def chosen_against(run: str, network: Network, outcome: str = "robust", cost_limit: bool = True) -> dict:
+def chosen_against(run: str, network: Network, outcome: str = "robust", cost_limit: bool = True) -> dict[str, Any]:
     """The design against the Early Attack that is chosen on validation images, and what it gains on test images.
 
     ``outcome``: ``"robust"``, still right as deployed, or ``"closed"``, the surface is.

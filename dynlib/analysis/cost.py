@@ -60,7 +60,7 @@ def success_curves(walked: pd.DataFrame, points: int = 60) -> pd.DataFrame:
 
 def pass_macs(network: Network) -> int:
     """The MACs of a full forward and backward pass of the static network of its cell."""
-    return 2 * costs(network.sibling(exits="none"))[-1].item()
+    return 2 * int(costs(network.sibling(exits="none"))[-1])
 
 
 # What a walk's success is plotted over: from a row of ``walks`` to ``[n]``.

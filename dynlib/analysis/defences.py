@@ -1,5 +1,7 @@
 """Designs under two attackers at once: one who knows the design, and one who holds only a static network (C3 and C4)."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -47,7 +49,7 @@ def _by_static(run: str, key: tuple[Network, Network, str], knowing: pd.DataFram
     """The same designs and images under a static network's examples; there may be more of those, the first are used."""
     seen = attacked_by_static(run, "test")[key]
 
-    def still(row) -> np.ndarray:
+    def still(row: Any) -> np.ndarray:
         n = len(row.robust)
         right = (design.evaluate(seen.target, seen.answers.images(slice(n)), row.design).label == seen.truth[:n]).numpy()
         return np.where(np.isnan(row.robust), np.nan, right.astype(float))
@@ -55,7 +57,7 @@ def _by_static(run: str, key: tuple[Network, Network, str], knowing: pd.DataFram
     return knowing.assign(robust=[still(row) for row in knowing.itertuples()])
 
 
-def _gain_row(table: pd.DataFrame, chosen: design.Design) -> dict:
+def _gain_row(table: pd.DataFrame, chosen: design.Design) -> dict[str, Any]:
     """The chosen design as a row of ``factors.table_of``."""
     gained, row = design.gain(table, chosen), table[table.design == chosen].iloc[0]
     about = {"factor": CHOSEN, "level": "chosen", "clean": row.clean.mean(), "macs": row.macs, "robust": np.nanmean(row.robust)}

@@ -6,7 +6,7 @@ Everything is read from stored answers of all exits, so no design needs another 
 from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -86,7 +86,8 @@ def evaluate_all(network: Network, answers: Answers, designs: Sequence[Design]) 
 
     Those of one mechanism with as many exits go through it together, as if each were more images.
     """
-    alike, found = {}, {}
+    alike: dict[tuple[Mechanism, int], list[Design]] = {}
+    found: dict[Design, Decision] = {}
     for design in designs:
         alike.setdefault((design.mechanism, len(design.exits)), []).append(design)
     for (mechanism, k), group in alike.items():
@@ -149,7 +150,7 @@ def choose(validation: pd.DataFrame, cost_limit: bool = True) -> Design:
     return validation.assign(robust=robust)[allowed].sort_values(["robust", "macs"], ascending=[False, True]).design.iloc[0]
 
 
-def gain(test: pd.DataFrame, chosen: Design) -> dict:
+def gain(test: pd.DataFrame, chosen: Design) -> dict[str, Any]:
     """What a design gains over the default on test images: robust accuracy with its interval, clean accuracy lost, cost added.
 
     ``added`` is a share of the default's mean cost; ``per_image`` the gains ``[n]``, NaN where an image does not count.
@@ -173,7 +174,7 @@ def gain(test: pd.DataFrame, chosen: Design) -> dict:
     }
 
 
-def pooled_gain(rows: pd.DataFrame) -> dict:
+def pooled_gain(rows: pd.DataFrame) -> dict[str, Any]:
     """What chosen designs gain on the mean of networks, as in ``gain``; ``n`` is the smallest number of images.
 
     Args:
@@ -183,7 +184,7 @@ def pooled_gain(rows: pd.DataFrame) -> dict:
     return {**rows[["default", "lost", "added"]].mean().to_dict(), **numbers, "n": rows.n.min(), "cells": len(rows)}
 
 
-def gained(found: dict) -> str:
+def gained(found: dict[str, Any]) -> str:
     """A gain in words, with what it costs; ``found`` is of ``gain`` or ``pooled_gain``."""
     more = stats.points(found["gain"], found["low"], found["high"])
     price = f"{signed(-found['lost'])} points of clean accuracy and {signed(found['added'])} % cost"

@@ -3,6 +3,8 @@
 A success is *strict* where every early exit has left what the final exit answers to the clean image and the final exit has not.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -58,7 +60,7 @@ def _own(clean: Records) -> dict[Network, np.ndarray]:
     return {row.target: row.labels[-1] for row in clean.shown().itertuples()}
 
 
-def _reached(row, own: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _reached(row: Any, own: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each image: the final exit keeps its own answer; every early exit has left it, too; the network as deployed has."""
     kept = row.labels[-1] == own
     return kept, kept & (row.labels[:-1] != own).all(axis=0), kept & (row.label != own)

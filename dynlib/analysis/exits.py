@@ -14,7 +14,7 @@ from dynlib.mechanisms import FALL_BACKS, Answers, ConfidenceExit, Mechanism
 
 def usual(clean: Iterable[Seen]) -> list[Seen]:
     """Of each cell the networks with all exits or none; where one was trained more than once, the first."""
-    first: dict[tuple, Seen] = {}
+    first: dict[tuple[str, str, str], Seen] = {}
     for seen in clean:
         if seen.target.exits in ("all", "none"):
             first.setdefault(seen.target.parts, seen)

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from dynlib import profiles, records
+from dynlib.campaigns import build
 from dynlib.files import CHECKPOINTS, home, profile_of
 from dynlib.mechanisms import Answers, ConfidenceExit, Mechanism
 from dynlib.mechanisms.base import shares
 from dynlib.networks.checkpoints import CHEAPEST, read_card
 from dynlib.networks.identity import Network
-from dynlib.profiles import Profile, build
+from dynlib.profiles import Profile
 from dynlib.records import FIXED_POINT, RecordsError
 
 Rule = Callable[[Network], Mechanism]

@@ -4,19 +4,19 @@ A reading is what differs from the main one, how, and what was measured: for eac
 columns ``[n, 4]`` of a ratio. The last network that a training names is the dynamic one.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dynlib.analysis import choices, cost, surface, transfer
-from dynlib.analysis.measured import measured, own_threshold
+from dynlib.analysis import choices, cost, matched, surface, transfer
+from dynlib.analysis.measured import Rule, measured, own_threshold
 from dynlib.analysis.stats import Training, of, trainings
 from dynlib.attacks import ATTACKS
 from dynlib.attacks.losses import get_loss
 from dynlib.datasets import DATASETS
 from dynlib.mechanisms import ConfidenceExit, Mechanism
-from dynlib.networks.identity import Network
 
 MAIN = "main reading"
 THRESHOLDS = (0.5, 0.7, 0.99)  # of the networks as deployed, beside the profile's
@@ -41,12 +41,12 @@ def transfers(run: str) -> Iterator[Reading]:
     records, clean = measured(run, "transfer"), measured(run, "clean")
     radius, profile = transfer.sensitive_radius(records, clean), records.profile
 
-    def table(mechanism: Mechanism | Callable[[Network], Mechanism] | None = None, final: bool = False) -> pd.DataFrame:
+    def table(mechanism: Mechanism | Rule | None = None, final: bool = False) -> pd.DataFrame:
         right = transfer.right_when_clean(clean, mechanism=mechanism, final=final)
         found = transfer.directions(records.shown(mechanism=mechanism), right, final)
         return found[found.network.map(lambda network: network.exits == "all")]
 
-    def cells(found: pd.DataFrame, eps: dict[str, float] = radius, trained: str = "joint", **wanted) -> list[Training]:
+    def cells(found: pd.DataFrame, eps: dict[str, float] = radius, trained: str = "joint", **wanted: Any) -> list[Training]:
         """The rows with these values, by default the main reading's."""
         wanted = {"method": "pgd", "loss": "average", "seed": profile.seed, **wanted}
         here = found[np.logical_and.reduce([found[key] == value for key, value in wanted.items()])]
@@ -102,7 +102,7 @@ def designs(run: str) -> Iterator[Reading]:
         eps: dict[str, float] = radius,
         method: str = "pgd",
         seed: int = records.profile.seed,
-        **how,
+        **how: Any,
     ) -> list[Training]:
         found = [key for key in choices.static_attacks(run, eps, method, seed) if choices.attacker(*key[:2]) == who]
         return [
@@ -155,7 +155,7 @@ def surfaces(run: str) -> Iterator[Reading]:
 def defences(run: str) -> Iterator[Reading]:
     """C4, designs: what the chosen design gains against an attacker who knows it, over outcomes and limits."""
 
-    def cells(**how) -> list[Training]:
+    def cells(**how: Any) -> list[Training]:
         return [
             of(choices.chosen_against(run, network, **how)["per_image"], network)
             for network in choices.attacked_designs(run, "test")
@@ -165,3 +165,19 @@ def defences(run: str) -> Iterator[Reading]:
     yield "outcome", "surface closed", cells(outcome="closed")
     yield "limit", "of accuracy only, not of cost", cells(cost_limit=False)
     yield "outcome and limit", "surface closed, of accuracy only", cells(outcome="closed", cost_limit=False)
+
+
+# Beyond the paper
+
+
+def rules(run: str) -> Iterator[Reading]:
+    """B1: robust accuracy of the chosen exit rule less that of confidence, over rules, budgets and attackers."""
+    radius = radii(choices.design_radius(run))
+    yield MAIN, f"half the cost, PGD, {radius}", matched.gains(run)
+    for rule in matched.RULES[1:]:
+        yield "rule", f"always {rule}", matched.gains(run, rule=rule)
+    for budget in matched.BUDGETS:
+        if budget != matched.MAIN_BUDGET:
+            yield "cost", f"{100 * budget:g} % of a full run", matched.gains(run, budget)
+    for who in choices.ATTACKERS[1:]:
+        yield "attacker", who, matched.gains(run, who=who)

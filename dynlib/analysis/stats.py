@@ -1,9 +1,9 @@
 """Statistics that all analyses share: rates and means with 95 % intervals, paired tests, and the bootstrap over cells."""
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,11 +16,11 @@ FEW = 100  # images under which no percentile bootstrap is used
 class Estimate(NamedTuple):
     """A number, or an array of them, with its 95 % interval."""
 
-    value: float | np.ndarray
-    low: float | np.ndarray
-    high: float | np.ndarray
+    value: Any
+    low: Any
+    high: Any
 
-    def columns(self, name: str, prefix: str = "") -> dict[str, float | np.ndarray]:
+    def columns(self, name: str, prefix: str = "") -> dict[str, Any]:
         """For a row of a table: ``name``, ``low`` and ``high``, the bounds with a prefix."""
         return {name: self.value, f"{prefix}low": self.low, f"{prefix}high": self.high}
 
@@ -100,7 +100,7 @@ class Training(NamedTuple):
     """
 
     images: str
-    cell: Hashable
+    cell: tuple[Any, ...]
     values: np.ndarray
 
 
@@ -110,14 +110,17 @@ def trainings(rows: pd.DataFrame, column: str) -> list[Training]:
     return [of(values, *networks) for values, *networks in zip(rows[column], *(rows[name] for name in names), strict=True)]
 
 
-def of(values: np.ndarray, *networks) -> Training:
+def of(values: np.ndarray, *networks: Any) -> Training:
     """Values that were measured on these networks."""
     return Training(networks[0].dataset, tuple(network.sibling(seed=0) for network in networks), values)
 
 
 def bootstrap(
-    measured: Sequence[Training], statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0, method: str = "nearest"
-) -> tuple[np.ndarray, np.ndarray]:
+    measured: Sequence[Training],
+    statistic: Callable[[np.ndarray], np.ndarray],
+    seed: int = 0,
+    method: Literal["nearest", "linear"] = "nearest",
+) -> tuple[Any, Any]:
     """95 % percentile interval of the mean over cells, and over the trainings of each, of a statistic of sums over images.
 
     Two stages: the trainings of a cell are resampled, and the images. One draw of images serves all that is measured on them, as
@@ -132,7 +135,8 @@ def bootstrap(
     Returns:
         The bounds, of the shape of the statistic of one sum.
     """
-    groups, weights, totals = {}, _weights(measured, seed), 0.0
+    groups: dict[str, list[int]] = {}
+    weights, totals = _weights(measured, seed), np.array(0.0)
     for k, one in enumerate(measured):
         groups.setdefault(one.images, []).append(k)
     for same, drawn in zip(groups.values(), _drawn(seed, *(len(measured[k].values) for k, *_ in groups.values())), strict=True):
@@ -165,9 +169,9 @@ def _weights(measured: Sequence[Training], seed: int) -> np.ndarray:
     return np.stack([next(drawn[one.cell]) for one in measured])
 
 
-def over_cells(measured: Sequence[Training], statistic: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def over_cells(measured: Sequence[Training], statistic: Callable[[np.ndarray], Any]) -> Any:
     """The mean over cells of the mean over trainings of a statistic of the values."""
-    cells = {}
+    cells: dict[Any, list[Any]] = {}
     for one in measured:
         cells.setdefault(one.cell, []).append(statistic(one.values))
     return np.mean([np.mean(values, axis=0) for values in cells.values()], axis=0)

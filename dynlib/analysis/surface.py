@@ -4,6 +4,8 @@ An image counts where the clean one is classified correctly by the network as de
 share of them on which only the network as deployed errs: the static network inside is unharmed.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -55,7 +57,7 @@ def outcomes(shown: pd.DataFrame, counts: dict[Network, np.ndarray]) -> pd.DataF
     return pd.DataFrame(found)
 
 
-def _here(row, counts: dict[Network, np.ndarray]) -> np.ndarray:
+def _here(row: Any, counts: dict[Network, np.ndarray]) -> np.ndarray:
     here = counts[row.target][: len(row.truth)]
     if not here.any():
         raise RecordsError(f"{row.target} classifies none of {len(here)} clean images correctly, as deployed and at its final exit")
@@ -82,7 +84,7 @@ def surface_gains(shown: pd.DataFrame, counts: dict[Network, np.ndarray], eps_25
     """
     found, at = [], shown[(shown.eps_255 == eps_255) & (shown.method != "none")]
     for network, rows in at.groupby("source", sort=False):
-        opened = {GOAL: [], PLAIN: []}
+        opened: dict[str, list[np.ndarray]] = {GOAL: [], PLAIN: []}
         for row in rows.itertuples():
             if row.goal in opened and (row.goal == PLAIN or row.seed == seed):
                 opened[row.goal].append(_opened(row))
@@ -92,16 +94,8 @@ def surface_gains(shown: pd.DataFrame, counts: dict[Network, np.ndarray], eps_25
         goal, plain = (np.any(hits, axis=0) for hits in opened.values())
         per_image = np.where(here, goal.astype(float) - plain, np.nan)
         numbers = stats.mean(per_image).columns("gain")
-        found.append(
-            {
-                "network": network,
-                "n": here.sum(),
-                "goal": goal[here].mean(),
-                "plain": plain[here].mean(),
-                **numbers,
-                "per_image": per_image,
-            }
-        )
+        both = {"goal": goal[here].mean(), "plain": plain[here].mean()}
+        found.append({"network": network, "n": here.sum(), **both, **numbers, "per_image": per_image})
     return pd.DataFrame(found)
 
 
@@ -180,7 +174,7 @@ def vulnerability(shown: pd.DataFrame, static: pd.DataFrame, counts: dict[Networ
     return pd.DataFrame(found)
 
 
-def _beside(rows: pd.DataFrame, static, here: np.ndarray, n: int) -> dict:
+def _beside(rows: pd.DataFrame, static: Any, here: np.ndarray, n: int) -> dict[str, Any]:
     """Of the images ``here`` among the first ``n``: see ``vulnerability``."""
     still = [(row.label == row.truth)[:n] for row in rows.itertuples()]
     worst = int(np.argmin([right[here].mean() for right in still]))
@@ -194,7 +188,7 @@ def _beside(rows: pd.DataFrame, static, here: np.ndarray, n: int) -> dict:
     return numbers | stats.mean(per_image).columns("difference") | {"per_image": per_image}
 
 
-def _opened(row) -> np.ndarray:
+def _opened(row: Any) -> np.ndarray:
     """Of each image whether only the network as deployed errs."""
     return (row.label != row.truth) & (row.labels[-1] == row.truth)
 
@@ -232,7 +226,8 @@ def designs_attacked(designs: Records, clean: Records, split: str = "test") -> d
     ``robust``: the network as deployed is *still right*; ``closed``: the attack does not open the surface. Both hold NaN where the
     design does not classify the clean image correctly, as deployed and at its final exit.
     """
-    cleans, found = {seen.target: seen for seen in clean.seen(split)}, {}
+    cleans = {seen.target: seen for seen in clean.seen(split)}
+    found: dict[Network, dict[Design, dict[str, Any]]] = {}
     for seen in designs.seen(split):
         early = len(seen.answers) - 1
         exits = early_exits(designs.campaign.settings["attacks"][seen.attack]["exits"], early)

@@ -17,7 +17,7 @@ SETTING = ["method", "loss", "eps_255", "seed"]
 
 
 def right_when_clean(
-    clean: Records, split: str = "test", mechanism: Mechanism | None = None, final: bool = False
+    clean: Records, split: str = "test", mechanism: Mechanism | Rule | None = None, final: bool = False
 ) -> dict[Network, np.ndarray]:
     """For each network the mask of the clean images that it classifies correctly, as deployed or at its final exit."""
     rows = clean.shown(split, mechanism).itertuples()
@@ -183,7 +183,7 @@ def directions(shown: pd.DataFrame, right: dict[Network, np.ndarray], final: boo
             continue  # the static network was not attacked so
         counts = common(right, source, target, len(to_static))
         per_image = np.where(counts, to_static.astype(float) - to_dynamic, np.nan)
-        p = stats.mcnemar(np.nansum(per_image > 0), np.nansum(per_image < 0))
+        p = stats.mcnemar((per_image > 0).sum(), (per_image < 0).sum())
         found.append(
             {"network": source, "method": method, "loss": loss, "eps_255": eps, "seed": seed, "n": counts.sum()}
             | {"to_static": to_static[counts].mean(), "to_dynamic": to_dynamic[counts].mean()}

@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -69,7 +69,7 @@ class Attack:
     steps: ClassVar[int] = 1
     own_labels: ClassVar[bool] = False  # whether the labels are the final exit's own answers, not the true ones
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.eps <= 1:
             raise ValueError(f"eps {self.eps} is outside (0, 1]; images lie in [0, 1]")
         if self.steps < 1:
@@ -206,7 +206,9 @@ class Attack:
             done[group], asked[group] = self.stops(net, features.detach(), logits.detach(), labels[group])
         return gradient, done, asked
 
-    def _best(self, net: MultiExitNetwork, labels: Tensor, runs: list) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _best(
+        self, net: MultiExitNetwork, labels: Tensor, runs: list[tuple[Tensor, Tensor, Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of several runs, each image's with the highest mean cross-entropy; all of them are paid for."""
         adversarial, steps, macs, stuck = (torch.stack(part) for part in zip(*runs, strict=True))
         with torch.no_grad():
@@ -226,7 +228,7 @@ class Iterative(Attack):
         step_size: by default ``eps / 4``.
     """
 
-    steps: int = 10
+    steps: int = 10  # type: ignore[misc] # a field here
     step_size: float | None = None
 
     @property
@@ -234,7 +236,7 @@ class Iterative(Attack):
         return self.eps / 4 if self.step_size is None else self.step_size
 
 
-def reaches(attack, net: MultiExitNetwork, adversarial: Tensor, labels: Tensor) -> Tensor:
+def reaches(attack: Any, net: MultiExitNetwork, adversarial: Tensor, labels: Tensor) -> Tensor:
     """Whether images reach the attack's goal, in float32 whatever precision the attack was made in: bool ``[batch]``."""
     with torch.autocast(adversarial.device.type, enabled=False):
         return get_goal(attack.goal).holds(net, adversarial, labels, attack.mechanism)

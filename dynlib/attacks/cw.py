@@ -47,7 +47,7 @@ class CarliniWagner:
     learning_rate: float = 0.01
     mechanism: Mechanism = field(default_factory=ConfidenceExit)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(get_loss(self.loss), OfExits):
             raise ValueError(f"C&W has no loss {self.loss!r}: choose final, taken, average or exit=k")
         if not self.confidence >= 0:
@@ -58,6 +58,7 @@ class CarliniWagner:
     def __call__(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> AttackResult:
         """Attack a batch; arguments, result and errors as for ``Attack``."""
         loss = get_loss(self.loss)
+        assert isinstance(loss, OfExits)  # see above
         with evaluating(net):
             images, labels = check_batch(net, images, labels)
             adversarial, stuck = images.clone(), torch.zeros_like(labels, dtype=torch.bool)

@@ -25,7 +25,7 @@ class DIMIFGSM(MIFGSM):
     diversity: float = 0.7
     smallest: int = 26
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.diversity <= 1:
             raise ValueError(f"diversity {self.diversity} is outside [0, 1]")

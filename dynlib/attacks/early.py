@@ -58,7 +58,7 @@ class EarlyAttack:
     mechanism: Mechanism = field(default_factory=ConfidenceExit)
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("alpha", "c"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} {getattr(self, name)} is negative")
@@ -141,7 +141,7 @@ class EarlyPGD(PGD):
     goal: str = "open_surface"
     early_stop: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(get_loss(self.loss), TowardsEarly):
             raise ValueError(f"loss {self.loss!r} does not pursue the Early Attack's goal")

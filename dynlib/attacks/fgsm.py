@@ -7,6 +7,6 @@ from dynlib.attacks.base import Attack
 
 @dataclass(frozen=True, kw_only=True)
 class FGSM(Attack):
-    __doc__ = Attack.__doc__.replace("gradient ascent", "single gradient step")
+    __doc__ = (Attack.__doc__ or "").replace("gradient ascent", "single gradient step")
 
     name, display, marker = "fgsm", "FGSM", "o"

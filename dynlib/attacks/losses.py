@@ -74,7 +74,7 @@ class AtExit(Deepest):
     exit: int
 
     @property
-    def display(self) -> str:
+    def display(self) -> str:  # type: ignore[override] # by its fields
         return "final exit" if self.exit == -1 else f"exit {self.exit + 1}"
 
     def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,7 +189,7 @@ class EarlyVariant(TowardsEarly):
     weights: str
 
     @property
-    def display(self) -> str:
+    def display(self) -> str:  # type: ignore[override] # by its fields
         return f"{self.evidence}, {self.weights}"
 
     def __call__(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:

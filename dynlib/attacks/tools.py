@@ -26,7 +26,8 @@ def check_batch(net: MultiExitNetwork, images: Tensor, labels: Tensor) -> tuple[
         raise ValueError("images are outside [0, 1] or not numbers")
     if labels.min() < 0 or labels.max() >= net.n_classes:
         raise ValueError(f"labels are outside 0 to {net.n_classes - 1}")
-    return tuple(x.clone() if x.is_inference() else x.detach() for x in (images, labels))
+    images, labels = (x.clone() if x.is_inference() else x.detach() for x in (images, labels))
+    return images, labels
 
 
 def check_finite(**tensors: Tensor) -> None:

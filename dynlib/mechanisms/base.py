@@ -49,8 +49,8 @@ class Answers:
         """The answers of some exits: a slice, or a list of indices."""
         return type(self)(self.label[keep], self.confidence[keep], self.margin[keep], self.entropy[keep])
 
-    def images(self, keep: Tensor) -> Self:
-        """The answers for some images: a mask, or indices."""
+    def images(self, keep: Tensor | slice) -> Self:
+        """The answers for some images: a mask, indices, or a slice."""
         return type(self)(self.label[:, keep], self.confidence[:, keep], self.margin[:, keep], self.entropy[:, keep])
 
     def joined(self, later: Self) -> Self:

@@ -40,7 +40,7 @@ class ConfidenceExit(Mechanism):
     threshold: float = 0.9
     fall_back_to: str = "most_confident"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_rule(self.threshold, self.fall_back_to)
 
     def leaves(self, seen: Answers) -> Tensor:
@@ -64,7 +64,7 @@ class ThresholdPerExit(Mechanism):
 
     thresholds: tuple[float, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for threshold in self.thresholds:
             if not 0 < threshold <= 1:
                 raise ValueError(f"threshold {threshold} is outside (0, 1]")

@@ -24,7 +24,7 @@ class EntropyExit(Mechanism):
     threshold: float
     fall_back_to: str = "final"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_rule(self.threshold, self.fall_back_to)
 
     def leaves(self, seen: Answers) -> Tensor:

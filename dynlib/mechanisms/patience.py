@@ -23,7 +23,7 @@ class PatienceExit(Mechanism):
 
     patience: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.patience, int) or self.patience < 1:
             raise ValueError(f"patience {self.patience}: need a whole number from 1")
 

@@ -5,7 +5,7 @@ the registry: another backbone is one more entry. VGG-16 and MobileNet take imag
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 class Backbone(nn.Module):
     """A static classifier: ``head(blocks(stem(x)))``, from images ``[batch, 3, side, side]`` to logits ``[batch, classes]``."""
 
-    def __init__(self, stem: nn.Module, blocks: list[nn.Module], head: nn.Module):
+    def __init__(self, stem: nn.Module, blocks: Sequence[nn.Module], head: nn.Module):
         super().__init__()
         self.stem, self.blocks, self.head = stem, nn.ModuleList(blocks), head
         for module in self.modules():
@@ -38,7 +38,7 @@ class StridedDepthwiseConv2d(nn.Conv2d):
             return super().forward(x.to(self.weight.dtype))
 
 
-def conv_bn_relu(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> OrderedDict:
+def conv_bn_relu(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> OrderedDict[str, nn.Module]:
     convolution = StridedDepthwiseConv2d if groups > 1 and stride > 1 else nn.Conv2d
     conv = convolution(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
     return OrderedDict(conv=conv, bn=nn.BatchNorm2d(outputs), relu=nn.ReLU(inplace=True))
@@ -53,7 +53,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 

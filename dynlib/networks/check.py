@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from dynlib.behaviour import describe
 from dynlib.data import DataError
@@ -18,7 +19,7 @@ def shipped(folder: Path = CHECKPOINTS) -> list[Network]:
     return sorted((Network.parse(path.stem) for path in folder.glob("*.safetensors")), key=lambda network: network.rank)
 
 
-def measure(network: Network, folder: Path = CHECKPOINTS) -> tuple[dict, float]:
+def measure(network: Network, folder: Path = CHECKPOINTS) -> tuple[dict[str, Any], float]:
     """What ``describe`` finds now at the card's thresholds, and the largest difference from the card in points.
 
     The thresholds are not chosen anew: one image that another processor's rounding moves can move a choice by a step, and what
@@ -34,7 +35,7 @@ def measure(network: Network, folder: Path = CHECKPOINTS) -> tuple[dict, float]:
     return found, max(abs(one - other) for one, other in zip(_numbers(found), _numbers(net.card), strict=True))
 
 
-def _numbers(card: dict) -> list[float]:
+def _numbers(card: dict[str, Any]) -> list[float]:
     """All that a card says in points."""
     points = [point for goals in card["operating_points"].values() for point in goals.values() if point]
     exits = [value for key in ("validation_accuracy", "test_accuracy", "calibration_error") for value in card[key]]

@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -67,7 +68,7 @@ def load_network(network: Network, folder: Path = CHECKPOINTS) -> MultiExitNetwo
     return net.eval().to(memory_format=torch.channels_last)
 
 
-def read_card(path: Path) -> dict:
+def read_card(path: Path) -> dict[str, Any]:
     """The card that belongs to a weights file."""
     card = path.with_suffix(".json")
     try:
@@ -110,7 +111,7 @@ def write_weights(state: dict[str, Tensor], path: Path) -> None:
         save_file({name: tensor.contiguous() for name, tensor in stored.items()}, temporary)
 
 
-def write_card(path: Path, card: dict) -> None:
+def write_card(path: Path, card: dict[str, Any]) -> None:
     """The card of a weights file that has been written, its digest added."""
     with atomic(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps({**card, "weights_sha256": sha256(path)}, indent=1) + "\n")

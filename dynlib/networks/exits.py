@@ -7,6 +7,7 @@ A static network is a multi-exit network with one exit, so everything downstream
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,9 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 class Normalise(nn.Module):
     """``(x - mean) / std`` per channel: the network's first layer, so that every image outside it lies in [0, 1]."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
@@ -71,6 +75,8 @@ class MultiExitNetwork(nn.Module):
     Raises:
         ValueError: unknown dataset, or ``exit_after`` out of range or out of order.
     """
+
+    card: dict[str, Any]  # of a network that was loaded
 
     def __init__(self, backbone: Backbone, dataset: str, exit_after: Sequence[int] = ()):
         super().__init__()
@@ -150,7 +156,7 @@ class MultiExitNetwork(nn.Module):
     @property
     def head_macs(self) -> Tensor:
         """Multiply-accumulates of each internal classifier alone: ``[exits - 1]``."""
-        return torch.tensor([head[-1].weight.numel() for head in self.exits], dtype=torch.int64)
+        return torch.tensor([head[-1].weight.numel() for head in self.exits], dtype=torch.int64)  # type: ignore[index] # Sequential
 
     def with_exits(self, keep: Sequence[int]) -> "MultiExitNetwork":
         """The network that has only some of the exits; it shares its weights with this one.

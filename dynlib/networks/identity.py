@@ -6,6 +6,7 @@ Network.parse("cifar100-vgg16-dynn-seed1").seed   # 1
 """
 
 import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -14,7 +15,7 @@ from dynlib.datasets import DATASETS
 from dynlib.networks.backbones import MODELS
 
 # Choices of a model's usual early exits, of n, from 0; ``early_exits`` reads more of them.
-EXITS = {
+EXITS: dict[str, Callable[[int], tuple[int, ...]]] = {
     "none": lambda n: (),
     "all": lambda n: tuple(range(n)),
     "early": lambda n: tuple(range(n // 2)),
@@ -85,8 +86,8 @@ class Network:
     regime: str = "standard"
     seed: int = 0
 
-    def __post_init__(self):
-        known = {"dataset": DATASETS, "model": MODELS, "trained": TRAINED, "regime": REGIMES}
+    def __post_init__(self) -> None:
+        known: dict[str, Collection[str]] = {"dataset": DATASETS, "model": MODELS, "trained": TRAINED, "regime": REGIMES}
         for name, names in known.items():
             if getattr(self, name) not in names:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(names)}")
@@ -164,9 +165,9 @@ class Network:
         return tuple(MODELS[self.model].exit_after[k] for k in self.exit_indices)
 
     @property
-    def rank(self) -> tuple:
+    def rank(self) -> tuple[int | str, ...]:
         """Its place in the order of tables and figures: by data set, model, exits, training, regime and seed."""
-        orders = (DATASETS, MODELS, [*EXITS, self.exits], TRAINED, REGIMES)
+        orders: tuple[Collection[str], ...] = (DATASETS, MODELS, [*EXITS, self.exits], TRAINED, REGIMES)
         names = (self.dataset, self.model, self.exits, self.trained, self.regime)
         places = [list(order).index(name) for order, name in zip(orders, names, strict=True)]
         return (*places, self.seed, self.exits)

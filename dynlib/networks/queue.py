@@ -8,7 +8,7 @@ Killed anywhere, the same command goes on after the last whole epoch.
 
 import argparse
 import sys
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -57,7 +57,8 @@ def train_queue(queue: list[Network], recipe: str, device: str, jobs: int, folde
     """Train networks in this order, ``jobs`` at a time; heads wait for their backbone."""
     # Each with its share of the processor: two trainings of one thread are faster than one of two, then the other.
     threads = max(1, torch.get_num_threads() // jobs)
-    waiting, running = list(queue), {}
+    waiting = list(queue)
+    running: dict[Future[Path], Network] = {}
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
         while waiting or running:
             unfinished = {*waiting, *running.values()}

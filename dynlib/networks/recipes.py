@@ -7,6 +7,7 @@ dynamic network of a cell always have the same recipe.
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from dynlib.networks.identity import Network
 
@@ -46,7 +47,7 @@ class Recipe:
     clip: float = math.inf
     images: int | None = None
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         return {**asdict(self), "schedule": self.schedule.__name__, "clip": self.clip if self.clip < math.inf else None}
 
 
@@ -60,7 +61,7 @@ RECIPES = {
 }
 # What differs by model. VGG-16's decay is that of Shallow-Deep Networks; MobileNet's wide pointwise kernels make Muon's step as
 # dear as its gradient.
-_FOR = {
+_FOR: dict[tuple[str, str], dict[str, Any]] = {
     ("full", "vgg16"): {"weight_decay": 5e-4},
     ("cpu", "mobilenet"): {"optimiser": "nesterov", "learning_rate": 0.2},
 }

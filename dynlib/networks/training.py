@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -47,7 +48,7 @@ def joint_loss(logits: Tensor, labels: Tensor, progress: float, exits: Sequence[
 
 def exits_loss(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
     """The early exits' cross-entropies, summed."""
-    return sum(F.cross_entropy(exit, labels) for exit in logits[:-1])
+    return sum((F.cross_entropy(exit, labels) for exit in logits[:-1]), logits.new_zeros(()))
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -90,9 +91,9 @@ class Training:
             self.backbone_sha256 = static.card["weights_sha256"]
             net.backbone.load_state_dict(static.backbone.state_dict())
             net.backbone.requires_grad_(False)
-        self.net = net.to(device, memory_format=torch.channels_last)
+        self.net = net.to(device).to(memory_format=torch.channels_last)
         self.optimiser = optimiser(self.recipe.optimiser, self.net, self.recipe.learning_rate, self.recipe.weight_decay)
-        self.history: list[dict] = []
+        self.history: list[dict[str, Any]] = []
         self.state_path = folder / "training" / f"{network}-{recipe}.safetensors"
         if self.state_path.exists():
             self._resume()
@@ -105,7 +106,7 @@ class Training:
             print(self.network, *(f"{key} {value}" for key, value in self.history[-1].items()), sep="  ", flush=True)
         return self._ship()
 
-    def _epoch(self, epoch: int) -> dict:
+    def _epoch(self, epoch: int) -> dict[str, Any]:
         start, recipe, steps = time.perf_counter(), self.recipe, math.ceil(len(self.labels) / self.recipe.batch)
         # All randomness of an epoch comes from its number, so a resumed run needs no generator's state.
         torch.manual_seed(10_000 * self.network.seed + epoch)

@@ -23,6 +23,7 @@ AXES = {
     "C3": "robust accuracy gained by design (points)",
     "C4a": "surface opened by attacks with that goal, less by plain ones (points)",
     "C4b": "share gained by design under the Early Attack (points)",
+    "B1": "robust accuracy gained by another exit rule at the same cost (points)",
 }
 
 
@@ -38,7 +39,7 @@ def sensitivity_strips(readings: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(len(strips), 1, figsize=size, height_ratios=heights, squeeze=False)
     for panel, (claim, table) in zip(axes.flat, strips.items(), strict=True):
         _strip(panel, table, CLAIMS[claim].ratio)
-        panel.set_xlabel(AXES[claim], labelpad=1)
+        panel.set_xlabel(AXES[claim], labelpad=1, loc="right")
         panel.set_title(claim, loc="left", fontweight="bold")
     first = axes.flat[0]
     first.annotate("cells", (1.02, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", size=7)

@@ -1,5 +1,7 @@
 """The design space: what each choice of exits, threshold and fall-back is worth, and what it costs."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
@@ -49,11 +51,11 @@ def trade_off_panels(table: pd.DataFrame) -> Figure:
     return fig
 
 
-def _mark(panel: Axes, rows: pd.DataFrame, size: float, label: str, **look) -> None:
+def _mark(panel: Axes, rows: pd.DataFrame, size: float, label: str, **look: Any) -> None:
     panel.scatter(100 * rows.clean, 100 * rows.robust, size, label=label, **look)
 
 
-def factor_panels(table: pd.DataFrame, by: str, looks: dict[str, tuple], ylabel: str) -> Figure:
+def factor_panels(table: pd.DataFrame, by: str, looks: dict[str, tuple[Any, ...]], ylabel: str) -> Figure:
     """One choice changed at a time: a column for each factor; rows: the gain, the change of clean accuracy and that of cost.
 
     Hollow: the level changes clean accuracy by more than 1 point.

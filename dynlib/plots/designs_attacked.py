@@ -1,5 +1,7 @@
 """Designs under two attackers side by side."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -70,6 +72,6 @@ def _factor(panel: Axes, factor: str, rows: pd.DataFrame) -> None:
         panel.annotate(text, (100 * row.static, 100 * row.knowing), **where)
 
 
-def _area(cost):
+def _area(cost: Any) -> Any:
     """Of a mark, in square points: its diameter grows with the cost, a share of the default's."""
     return 28 * cost**2

@@ -1,5 +1,7 @@
 """What attacks cost, and what they do to the cost of the network attacked."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,7 +17,7 @@ from dynlib.plots.pooled import NARROW, dataset_panels, legend_below, source_loo
 from dynlib.plots.transfer import radius_axis
 
 
-def _line(axes: Axes, x: pd.Series, curve: pd.DataFrame, kind: str, loss: str, **how) -> None:
+def _line(axes: Axes, x: pd.Series, curve: pd.DataFrame, kind: str, loss: str, **how: Any) -> None:
     """A share over ``x`` with the band of its intervals."""
     look = source_look(kind, loss) | {"marker": ""}
     axes.plot(x, 100 * curve.rate, label=source_name(kind, loss), drawstyle="steps-post" if how else "default", **look)

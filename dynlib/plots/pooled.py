@@ -1,6 +1,7 @@
 """What figures of pooled numbers share: a panel for each data set, the looks of losses, and forests of cells beside their mean."""
 
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,7 +20,7 @@ NARROW = 4.6  # inches, of a figure with one panel: room for the legend
 MODEL_MARKERS = dict(zip(MODELS, "ov^<>pX", strict=False))
 
 
-def source_look(kind: str, loss: str) -> dict:
+def source_look(kind: str, loss: str) -> dict[str, Any]:
     """Colour, dash and marker of what was made on a kind of network with a loss. A static network has but one loss."""
     if kind == "sdnn":
         return {"color": KINDS[kind].colour, "ls": "-", "marker": KINDS[kind].marker}
@@ -62,7 +63,7 @@ def dataset_panels(
 
 def legend_below(fig: Figure) -> None:
     """One legend for all panels, each name once."""
-    found = {}
+    found: dict[str, Any] = {}
     for panel in fig.axes:
         for handle, name in zip(*panel.get_legend_handles_labels(), strict=True):
             found.setdefault(name, handle)

@@ -1,5 +1,7 @@
 """Rates of attacks that travel between networks."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
@@ -53,7 +55,7 @@ def radius_axis(axes: Axes, radii: pd.Series) -> None:
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
 
 
-def _curve(axes: Axes, rows: pd.DataFrame, look: dict, label: str) -> None:
+def _curve(axes: Axes, rows: pd.DataFrame, look: dict[str, Any], label: str) -> None:
     rows = rows.sort_values("eps_255")
     axes.errorbar(rows.eps_255, 100 * rows.value, whiskers(rows, "value"), capsize=1.5, label=label or None, **look)
 
@@ -138,7 +140,7 @@ def backbone_panels(table: pd.DataFrame) -> Figure:
     return _beside(table, "loss", "kind", looks, names, "loss on the DyNN")
 
 
-def _beside(table: pd.DataFrame, x: str, by: str, looks: dict[str, dict], names: list[str], xlabel: str) -> Figure:
+def _beside(table: pd.DataFrame, x: str, by: str, looks: dict[str, dict[str, Any]], names: list[str], xlabel: str) -> Figure:
     """Differences over the values of ``x``, which ticks name; those of ``by`` stand beside each other."""
     ticks = list(dict.fromkeys(table[x]))
     aside = dict(zip(looks, offsets(len(looks), 0.1), strict=True))
