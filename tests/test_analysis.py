@@ -179,7 +179,9 @@ def test_rule(cells, low, high, expected):
 def made(cells, ratio=False):
     """A claim of one reading, from networks and their values."""
     measured = [of(values, network) for network, values in cells]
-    return Claim("C9", "It is so.", "Rule.", "metric", "notebook", lambda run: [("main reading", "this", measured)], ratio)
+    return Claim(
+        "C9", "It is so.", "Rule.", "metric", "{value}", "notebook", lambda run: [("main reading", "this", measured)], ratio
+    )
 
 
 def test_a_claim_is_open_until_six_cells_are_measured():

@@ -57,5 +57,5 @@ def test_rules_of_a_published_network_cost_what_they_should():
 
 
 def test_confidence_gains_nothing_over_itself():
-    for one in matched.gains("published", rule=matched.CONFIDENCE):
-        assert not np.any(one.values)
+    for gain in matched.gains("published", rule=matched.CONFIDENCE):
+        assert not np.any(gain.values)

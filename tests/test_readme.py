@@ -1,20 +1,35 @@
 """What the README shows must run, and what it says in figures must be so."""
 
 import re
+import shutil
 
 import pytest
 import torch
 
+from dynlib import profiles
 from dynlib.datasets import DATASETS
+from dynlib.files import ROOT
 from dynlib.mechanisms import ConfidenceExit
+from dynlib.profiles import PROFILES
 from dynlib.report.report import README
 
+EXTEND = ROOT / "docs" / "extend.md"
 
-def test_python_blocks_run():
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 5
+
+def blocks(page, language="python"):
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_readme_s_block_runs():
+    (block,) = blocks(README)
+    exec(block, names := {})
+    assert names["result"].reached.any()
+    assert names["decision"].label.shape == (100,)
+
+
+def test_the_page_on_extending_runs():
     names = {}
-    for block in blocks:
+    for block in blocks(EXTEND):
         assert len(block.splitlines()) < 20
         exec(block, names)
     assert names["decision"].label.shape == (100,)
@@ -24,6 +39,15 @@ def test_python_blocks_run():
     assert (names["weaker"].adversarial - names["test"].inputs[:10]).abs().amax() == pytest.approx(8 / 255, abs=1e-4)
     assert names["logits"].shape == (3, 100, 10)  # the new network's
     assert torch.isfinite(names["logits"]).all()
+
+
+def test_the_profile_on_extending_is_one(tmp_path):
+    (block,) = blocks(EXTEND, "yaml")
+    shutil.copytree(PROFILES, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "mine.yaml").write_text(block)
+    mine, quick = profiles.load("mine", tmp_path), profiles.load("quick")
+    assert mine.mechanism == ConfidenceExit(0.8) != quick.mechanism
+    assert mine.campaigns["transfer"].images["test"] > quick.campaigns["transfer"].images["test"]
 
 
 def test_numbers_in_the_text_are_those_of_the_code():
@@ -36,6 +60,7 @@ def test_numbers_in_the_text_are_those_of_the_code():
 
 
 def test_links_lead_somewhere():
-    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", README.read_text())
-    assert len(links) > 5
-    assert [link for link in links if not (README.parent / link).exists()] == []
+    for page in (README, EXTEND):
+        links = re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text())
+        assert links
+        assert [link for link in links if not (page.parent / link).exists()] == []

@@ -57,8 +57,8 @@ def test_intervals_cover():
 def test_cells_on_the_same_images_are_resampled_together():
     """Two cells whose values cancel image by image have a mean that no resampling moves."""
     values = np.random.default_rng(0).choice([-1.0, 1.0], 200)
-    together = stats.pooled_mean([Training("a", (1,), values), Training("a", (2,), -values)])
-    apart = stats.pooled_mean([Training("a", (1,), values), Training("b", (2,), -values)])
+    together = stats.pooled_mean([Training("a", 1, values), Training("a", 2, -values)])
+    apart = stats.pooled_mean([Training("a", 1, values), Training("b", 2, -values)])
     assert together == pytest.approx((0, 0, 0), abs=1e-9)
     assert apart[2] - apart[1] > 0.1
 
@@ -66,9 +66,9 @@ def test_cells_on_the_same_images_are_resampled_together():
 def test_trainings_that_differ_widen_the_interval():
     """Two trainings of a cell with means 0.2 and 0.8: whatever images are drawn, a quarter of the rounds sees only one of them."""
     values = np.random.default_rng(0).permutation(np.repeat([1.0, 0.0], [20, 80]))
-    alike = stats.pooled_mean([Training("a", ("cell",), values), Training("a", ("cell",), values)])
-    apart = stats.pooled_mean([Training("a", ("cell",), values), Training("a", ("cell",), 1 - values)])
-    assert alike == pytest.approx(stats.pooled_mean([Training("a", ("cell",), values)]))
+    alike = stats.pooled_mean([Training("a", "cell", values), Training("a", "cell", values)])
+    apart = stats.pooled_mean([Training("a", "cell", values), Training("a", "cell", 1 - values)])
+    assert alike == pytest.approx(stats.pooled_mean([Training("a", "cell", values)]))
     assert apart.value == pytest.approx(0.5)
     assert apart.low < 0.2
     assert apart.high > 0.8
@@ -76,7 +76,7 @@ def test_trainings_that_differ_widen_the_interval():
 
 def test_a_cell_counts_once_however_often_it_was_trained():
     ones, zeros = np.ones(10), np.zeros(10)
-    found = stats.pooled_mean([Training("a", ("once",), ones), *[Training("a", ("often",), zeros)] * 3])
+    found = stats.pooled_mean([Training("a", "once", ones), *[Training("a", "often", zeros)] * 3])
     assert found == pytest.approx((0.5, 0.5, 0.5))
 
 
@@ -85,6 +85,6 @@ def test_a_training_without_a_success_is_passed_over_where_it_is_not_drawn():
     found, lost = np.array([[1.0, 1]] * 10), np.array([[1.0, 0]] * 10)
     with np.errstate(divide="ignore"):
         low, high = stats.bootstrap(
-            [Training("a", ("cell",), found), Training("a", ("cell",), lost)], lambda sums: sums[..., 0] / sums[..., 1]
+            [Training("a", "cell", found), Training("a", "cell", lost)], lambda sums: sums[..., 0] / sums[..., 1]
         )
     assert (low, high) == (1, np.inf)

@@ -26,7 +26,8 @@ CELLS = 6  # three models on two data sets
 class Claim:
     """A claim of the paper in our words, or one of ``ours``, and the rule for its verdict.
 
-    ``metric`` is what the rule is about, and ``read`` gives its readings from the records of a run. ``ratio``: the metric is one,
+    ``metric`` is what the rule is about, ``found`` says it in plain words with ``{value}`` for its value, and ``read`` gives its
+    readings from the records of a run. ``ratio``: the metric is one,
     and below 1 is as claimed; else above 0 is. ``reported`` is the paper's own value: None until someone who has its tables fills
     it in.
     """
@@ -35,6 +36,7 @@ class Claim:
     sentence: str
     rule: str
     metric: str
+    found: str
     notebook: str
     read: Callable[[str], Iterator[Reading]]
     ratio: bool = False
@@ -80,7 +82,7 @@ class Claim:
             "by_dataset": ", ".join(names),
         }
 
-    def _interval(self, measured: list[Training]) -> tuple[float, float]:
+    def _interval(self, measured: list[Training]) -> tuple[Any, ...]:
         return stats.bootstrap(measured, cost.log_ratio) if self.ratio else stats.pooled_mean(measured)[1:]
 
     def text(self, value: float) -> str:
@@ -126,6 +128,7 @@ CLAIMS = {
             "which the mean of both directions over the cells of a data set is nearest to 50 % on validation images. "
             f"Difference of the two rates on the test images that both classify correctly as deployed. {_JUDGED}",
             "difference of transfer rates, DyNN to SDNN less SDNN to DyNN",
+            "Examples made on the DyNN fool the SDNN {value} more often than the other way round",
             "01_transferability",
             readings.transfers,
         ),
@@ -136,6 +139,7 @@ CLAIMS = {
             "asking it is paid for. Of the losses on the DyNN the one that is cheapest on validation images. Ratio of DyNN to"
             f" SDNN of the MACs per success, geometric mean over the cells; the claim's side is below 1. {_JUDGED}",
             "MACs per successful white-box example, DyNN over SDNN",
+            "To fool a DyNN takes {value} times the computation that it takes to fool its SDNN",
             "02_efficiency",
             readings.walks,
             ratio=True,
@@ -149,6 +153,8 @@ CLAIMS = {
             "on validation images that is at most 1 point less accurate than the default there and costs at most as much; its"
             f" robust accuracy on test images less the default's. {_JUDGED}",
             "robust accuracy of the chosen design less the default's",
+            "A design chosen with care, no less accurate and no dearer, changes the DyNN's robust accuracy against "
+            "such attacks by {value}",
             "03_exit_design",
             readings.designs,
         ),
@@ -159,6 +165,8 @@ CLAIMS = {
             "the final exit. Surface: the network as deployed errs, its final exit does not. The best, image by image, of the"
             f" attacks with this goal less the best of the plain ones. {_JUDGED}",
             "share of images on which only the network as deployed errs, attacks with that goal less plain ones",
+            "Attacks that aim at it make only the network as deployed err, unseen by its final exit, on {value} more "
+            "images than plain attacks do",
             "04_early_attack",
             readings.surfaces,
         ),
@@ -169,6 +177,7 @@ CLAIMS = {
             " chosen on validation images that keeps most answers right as deployed, at most 1 point less accurate than the "
             f"default and at most as costly; the share still right as deployed on test images less the default's. {_JUDGED}",
             "share still right as deployed, chosen design less the default",
+            "Against that attack such a design changes the share of images that are still classified correctly by {value}",
             "05_attack_design",
             readings.defences,
         ),
@@ -180,6 +189,7 @@ CLAIMS = {
             "thresholds per exit the rule that is most robust on validation images, at most 1 point less accurate than "
             f"confidence there; its robust accuracy on test images less that of confidence. {_JUDGED}",
             "robust accuracy of the chosen exit rule less that of confidence at the same cost",
+            "Another exit rule at the same cost changes robust accuracy by {value}",
             "06_mechanisms",
             readings.rules,
             ours=True,

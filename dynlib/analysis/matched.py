@@ -12,8 +12,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dynlib.analysis import choices, design, stats, surface, transfer
+from dynlib.analysis import choices, design, surface, transfer
 from dynlib.analysis.measured import Rule, Seen, costs, measured
+from dynlib.analysis.stats import Training, of
 from dynlib.mechanisms import Answers, ConfidenceExit, EntropyExit, Mechanism, PatienceExit, ThresholdPerExit
 from dynlib.networks.identity import Network
 
@@ -99,7 +100,7 @@ def attacks(run: str, who: str = choices.ATTACKERS[0]) -> list[tuple[Network, Ne
     return [key for key in choices.static_attacks(run) if choices.attacker(*key[:2]) == who]
 
 
-def gains(run: str, budget: float = MAIN_BUDGET, who: str = choices.ATTACKERS[0], rule: str = "") -> list[stats.Training]:
+def gains(run: str, budget: float = MAIN_BUDGET, who: str = choices.ATTACKERS[0], rule: str = "") -> list[Training]:
     """For each network: robust accuracy of a rule less that of confidence at the same budget, on each test image ``[n]``.
 
     The rule is the one named; or the most robust one on validation images, of those at most 1 point less accurate than confidence
@@ -116,7 +117,7 @@ def gains(run: str, budget: float = MAIN_BUDGET, who: str = choices.ATTACKERS[0]
         )
         good = validation[validation.clean.map(np.mean) >= validation.clean[CONFIDENCE].mean() - design.ONE_POINT]
         best = rule or good.robust.map(np.mean).idxmax()
-        found.append(stats.of(test.robust[best].astype(float) - test.robust[CONFIDENCE], *key[:2]))
+        found.append(of(test.robust[best].astype(float) - test.robust[CONFIDENCE], *key[:2]))
     return found
 
 

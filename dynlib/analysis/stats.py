@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from dynlib.networks.identity import Network
+
 RESAMPLES = 10_000
 FEW = 100  # images under which no percentile bootstrap is used
 
@@ -100,7 +102,7 @@ class Training(NamedTuple):
     """
 
     images: str
-    cell: tuple[Any, ...]
+    cell: tuple[Network, ...]
     values: np.ndarray
 
 
@@ -110,7 +112,7 @@ def trainings(rows: pd.DataFrame, column: str) -> list[Training]:
     return [of(values, *networks) for values, *networks in zip(rows[column], *(rows[name] for name in names), strict=True)]
 
 
-def of(values: np.ndarray, *networks: Any) -> Training:
+def of(values: np.ndarray, *networks: Network) -> Training:
     """Values that were measured on these networks."""
     return Training(networks[0].dataset, tuple(network.sibling(seed=0) for network in networks), values)
 
@@ -120,7 +122,7 @@ def bootstrap(
     statistic: Callable[[np.ndarray], np.ndarray],
     seed: int = 0,
     method: Literal["nearest", "linear"] = "nearest",
-) -> tuple[Any, Any]:
+) -> tuple[np.ndarray, np.ndarray]:
     """95 % percentile interval of the mean over cells, and over the trainings of each, of a statistic of sums over images.
 
     Two stages: the trainings of a cell are resampled, and the images. One draw of images serves all that is measured on them, as
@@ -169,9 +171,9 @@ def _weights(measured: Sequence[Training], seed: int) -> np.ndarray:
     return np.stack([next(drawn[one.cell]) for one in measured])
 
 
-def over_cells(measured: Sequence[Training], statistic: Callable[[np.ndarray], Any]) -> Any:
+def over_cells(measured: Sequence[Training], statistic: Callable[[np.ndarray], Any]) -> np.ndarray:
     """The mean over cells of the mean over trainings of a statistic of the values."""
-    cells: dict[Any, list[Any]] = {}
+    cells: dict[tuple[Network, ...], list[Any]] = {}
     for one in measured:
         cells.setdefault(one.cell, []).append(statistic(one.values))
     return np.mean([np.mean(values, axis=0) for values in cells.values()], axis=0)

@@ -93,9 +93,8 @@ def surface_gains(shown: pd.DataFrame, counts: dict[Network, np.ndarray], eps_25
         here = counts[network][: len(rows.truth.iloc[0])]
         goal, plain = (np.any(hits, axis=0) for hits in opened.values())
         per_image = np.where(here, goal.astype(float) - plain, np.nan)
-        numbers = stats.mean(per_image).columns("gain")
         both = {"goal": goal[here].mean(), "plain": plain[here].mean()}
-        found.append({"network": network, "n": here.sum(), **both, **numbers, "per_image": per_image})
+        found.append({"network": network, "n": here.sum(), **both, **stats.mean(per_image).columns("gain"), "per_image": per_image})
     return pd.DataFrame(found)
 
 
