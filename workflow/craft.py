@@ -11,6 +11,8 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from dynlib import craft, data, profiles, records
 from dynlib.campaigns import Campaign
 from dynlib.datasets import DATASETS
@@ -73,6 +75,7 @@ def work(profile: str, left: list[tuple[str, Network]], results: Path, taken) ->
 
     ``taken`` counts the steps that somebody has taken.
     """
+    torch.set_num_threads(1)  # Snakemake sets MKL_NUM_THREADS and its like to what the whole step may use
     known = profiles.load(profile)
     while parent_process().is_alive():
         with taken.get_lock():
