@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dynlib.attacks.goals import get_goal
 from dynlib.attacks.losses import get_loss
-from dynlib.attacks.placed import Average, Loss
+from dynlib.attacks.placed import Average, Loss, Placed
 from dynlib.attacks.result import AttackResult
 from dynlib.attacks.tools import (
     are_finite,
@@ -22,6 +22,8 @@ from dynlib.attacks.tools import (
 )
 from dynlib.mechanisms import Answers, ConfidenceExit, Mechanism
 from dynlib.networks.exits import MultiExitNetwork, evaluating
+
+Run = tuple[Tensor, Tensor, Tensor, Tensor]  # adversarial images, steps, MACs, and who was stuck
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +165,8 @@ class Attack:
         adversarial, steps, macs, stuck = runs[0] if len(runs) == 1 else self._best(net, labels, runs)
         return AttackResult(adversarial, reaches(self, net, adversarial, labels), steps, macs, stuck)
 
-    def _run(self, net: MultiExitNetwork, images: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Adversarial images, steps, MACs and who was stuck. Images of one depth go together, so that no pass runs too deep."""
+    def _run(self, net: MultiExitNetwork, images: Tensor, labels: Tensor, loss: Loss) -> Run:
+        """Images of one depth go together, so that no pass runs too deep."""
         depth, macs = loss.depth(net, self.mechanism, images)
         adversarial, steps, stuck = images.clone(), torch.zeros_like(labels), torch.zeros_like(labels, dtype=torch.bool)
         for d in depth.unique().tolist():
@@ -173,9 +175,7 @@ class Attack:
             macs[group] += spent
         return adversarial, steps, macs, stuck
 
-    def _climb(
-        self, net: MultiExitNetwork, images: Tensor, labels: Tensor, loss: Loss, depth: int
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _climb(self, net: MultiExitNetwork, images: Tensor, labels: Tensor, loss: Loss, depth: int) -> Run:
         """``_run`` for images of one depth. Until one is done all are a slice: nothing is gathered, and nothing waited for."""
         active: slice | Tensor = slice(None)
         adversarial, memory = self.start(images), torch.zeros_like(images)
@@ -213,9 +213,11 @@ class Attack:
         done, asked = self.stops(net, features.detach().float(), logits.detach(), labels)
         return gradient, done, asked, are_finite(logits, value, gradient)
 
-    def _best(self, net: MultiExitNetwork, labels: Tensor, runs: list[Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _best(self, net: MultiExitNetwork, labels: Tensor, runs: list[Run]) -> Run:
         """Of several runs, each image's with the highest mean of the criterion; all of them are paid for."""
-        mean = Average(criterion=get_loss(self.loss).criterion)  # type: ignore[attr-defined] # only what is placed has candidates
+        loss = get_loss(self.loss)
+        assert isinstance(loss, Placed)  # no other has several
+        mean = Average(criterion=loss.criterion)
         adversarial, steps, macs, stuck = (torch.stack(part) for part in zip(*runs, strict=True))
         with torch.no_grad():
             best = torch.stack([mean(net(x), labels, self.mechanism) for x in adversarial]).argmax(dim=0)
