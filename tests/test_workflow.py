@@ -119,6 +119,7 @@ def house(tmp_path):
             "cost": {"attack": "pgd", "step_size": "2/255", "steps": 4, "early_stop": True, "asks": True},
             "surface": {"attack": "early_pgd", "steps": 2, "eps": "2/255"},
             "designs": {"attack": "early_pgd", "steps": 2, "eps": "2/255", "each": {"exits": ["all", "spread1"]}},
+            "slowdown": {"attack": "pgd", "steps": 2, "eps": "2/255", "goal": "slow_down", "loss": "uniform"},
             "published_attack": {"attack": "early_attack", "iterations": 2},
         }
         images = {"images": {"test": 8, "validation": 8}}
