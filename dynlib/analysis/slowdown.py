@@ -116,11 +116,11 @@ def beyond_half(
 
 
 def designs(run: str, eps: dict[str, float]) -> pd.DataFrame:
-    """Designs under both attackers, on the mean of a data set's networks: a row for each ``dataset`` and ``design`` that all have.
+    """All designs of each jointly trained network under both attackers: a row for each ``network`` and ``design``.
 
     ``robust``: the share still right under PGD by a separate SDNN at C3's radius; ``efficacy``: what is left of the saving under
     the attack on speed, which does not know the design; ``saving``: what clean images save, all as shares; ``clean``: accuracy.
-    ``pareto``: no other design dominates it in the first three.
+    ``pareto``: no other design of the network dominates it in the first three.
     """
     records, found = measured(run, CAMPAIGN), []
     slowed = {
@@ -136,15 +136,15 @@ def designs(run: str, eps: dict[str, float]) -> pd.DataFrame:
         left = [1 - decision.cost.double().mean().item() / full for decision in decisions]
         numbers = {name: [np.mean(values) for values in table[name]] for name in ("clean", "robust")}
         rows = table[["design", "default"]].assign(**numbers, efficacy=left, saving=1 - table.macs / full)
-        found.append(rows.assign(network=network, dataset=network.dataset))
-    if not found:
-        return pd.DataFrame()
-    both = pd.concat(found)
-    groups = both.groupby(["dataset", "design"], sort=False)
-    means = groups[["clean", "robust", "efficacy", "saving"]].mean().assign(default=groups.default.all(), networks=groups.size())
-    means = means.reset_index()
-    means = means[means.networks == means.dataset.map(both.groupby("dataset").network.nunique())]
-    front = [
-        design.undominated(rows[["robust", "efficacy", "saving"]].to_numpy()) for _, rows in means.groupby("dataset", sort=False)
-    ]
-    return means.assign(pareto=np.concatenate(front))
+        front = design.undominated(rows[["robust", "efficacy", "saving"]].to_numpy())
+        found.append(rows.assign(network=network, dataset=network.dataset, model=network.model, pareto=front))
+    return pd.concat(found, ignore_index=True)
+
+
+def of_equal_accuracy(table: pd.DataFrame, best: str) -> pd.DataFrame:
+    """Of each network the design with most of the column ``best``, among those at most 1 point less accurate than the default."""
+    found = []
+    for _, rows in table.groupby("network", sort=False):
+        near = rows[rows.clean >= rows.clean[rows.default].iloc[0] - design.ONE_POINT]
+        found.append(near.loc[near[best].idxmax()])
+    return pd.DataFrame(found)

@@ -6,8 +6,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dynlib.datasets import DATASETS
 from dynlib.figures import PAGE
+from dynlib.networks.identity import cell_name
 from dynlib.plots.pooled import NARROW, dataset_panels
 
 
@@ -33,23 +33,28 @@ def answered_curves(table: pd.DataFrame) -> Figure:
 
 
 def accuracy_efficacy(table: pd.DataFrame) -> Figure:
-    """What is left of robust accuracy and of the saving for each design: a panel for each data set, the networks' means.
+    """What is left of robust accuracy and of the saving for each design: a panel for each network.
 
     Args:
         table: rows of ``slowdown.designs``; the saving on clean images is the colour.
     """
-    cells = list(table.groupby("dataset", sort=False))
-    size = (PAGE if len(cells) > 1 else NARROW, 2.9)
-    fig, axes = plt.subplots(1, len(cells), figsize=size, squeeze=False)
-    for panel, (dataset, rows) in zip(axes[0], cells, strict=True):
+    cells = list(table.groupby(["dataset", "model"], sort=False))
+    bands, columns = -(-len(cells) // 3), min(len(cells), 3)
+    size = (max(NARROW, PAGE * columns / 3), 2.2 * bands + 0.4)
+    fig, axes = plt.subplots(bands, columns, figsize=size, squeeze=False)
+    for panel, (cell, rows) in zip(axes.flat, cells, strict=False):
         look = {"cmap": "viridis", "vmin": 0, "vmax": 80, "lw": 0, "rasterized": True}
         dots = panel.scatter(100 * rows.efficacy, 100 * rows.robust, 9, 100 * rows.saving, **look)
         front, start = rows[rows.pareto], rows[rows.default]
         panel.scatter(100 * front.efficacy, 100 * front.robust, 20, fc="none", ec="C3", lw=0.6, label="Pareto front")
         panel.scatter(100 * start.efficacy, 100 * start.robust, 120, c="C1", marker="*", ec="black", lw=0.5, label="default design")
-        panel.set_title(DATASETS[dataset].display)
-        panel.set_xlabel("saved under the attack on speed (%)")
-    axes[0][0].set_ylabel("robust accuracy (%)")
+        panel.set_title(cell_name(*cell))
+    for panel in axes.flat:
+        panel.set_visible(panel.has_data())
+    for panel in axes[-1]:
+        panel.set_xlabel("saved under attack (%)")
+    for panel in axes[:, 0]:
+        panel.set_ylabel("robust accuracy (%)")
     fig.colorbar(dots, ax=axes, label="saved on clean images (%)", pad=0.01, extend="both")
     fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig
