@@ -64,8 +64,8 @@ CLAIMS = {
             "the final exit. Surface: the network as deployed errs, its final exit does not. The best, image by image, of the"
             f" attacks with this goal less the best of the plain ones. {_JUDGED}",
             "share of images on which only the network as deployed errs, attacks with that goal less plain ones",
-            "Attacks that aim at it make only the network as deployed err, unseen by its final exit, on {value} more "
-            "images than plain attacks do",
+            "Attacks that aim at it make only the network as deployed err, unseen by its final exit, {value} more often than "
+            "plain attacks do",
             "04_early_attack",
             readings.surfaces,
         ),
@@ -100,8 +100,8 @@ CLAIMS = {
             "distribution, at C1's radius. Of each test image, whatever its answer: half of what the clean image saves of a full"
             f" run, less what the attacked image still saves. {_JUDGED}",
             "half of the computation saved on clean images, less what is saved under attack, as a share of a full run",
-            "Half of what a DyNN saves on clean images, less what it still saves when its speed is attacked, is {value} of a full "
-            "run",
+            "When its speed is attacked, what a DyNN still saves lies {value} of a full run below half of what it saves on clean "
+            "images",
             "07_slowdown",
             readings.speeds,
             ours=True,

@@ -33,7 +33,7 @@ SHORT = {
     "C1": "transfer, DyNN to SDNN\nless the other way (points)",
     "C2": "computation to fool it,\nDyNN over SDNN",
     "C3": "design against static\nattackers: gain (points)",
-    "C4a": "only the DyNN's early\nexits err (points)",
+    "C4a": "only the network as\ndeployed errs (points)",
     "C4b": "design against that\nattack: gain (points)",
     "B1": "another exit rule at the\nsame cost: gain (points)",
     "B2": "saving taken away, beyond\nhalf of it (points)",
