@@ -7,9 +7,21 @@ dynlib.ConfidenceExit(0.9).run(net, result.adversarial).label
 """
 
 from dynlib import attacks, data
+from dynlib.adapter import FromLogits
 from dynlib.mechanisms import Answers, ConfidenceExit, Deployed, Mechanism
 from dynlib.networks.checkpoints import load
 from dynlib.networks.exits import MultiExitNetwork, build
 
 __version__ = "0.1.0"
-__all__ = ["Answers", "ConfidenceExit", "Deployed", "Mechanism", "MultiExitNetwork", "attacks", "build", "data", "load"]
+__all__ = [
+    "Answers",
+    "ConfidenceExit",
+    "Deployed",
+    "FromLogits",
+    "Mechanism",
+    "MultiExitNetwork",
+    "attacks",
+    "build",
+    "data",
+    "load",
+]

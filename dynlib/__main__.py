@@ -11,6 +11,7 @@ COMMANDS = {
     "time": "dynlib.timing",
     "claims": "dynlib.report.claims",
     "report": "dynlib.report.report",
+    "audit": "dynlib.report.audit",
 }
 
 

@@ -39,6 +39,8 @@ def test_the_page_on_extending_runs():
     assert (names["weaker"].adversarial - names["test"].inputs[:10]).abs().amax() == pytest.approx(8 / 255, abs=1e-4)
     assert names["logits"].shape == (3, 100, 10)  # the new network's
     assert torch.isfinite(names["logits"]).all()
+    assert names["result"].adversarial.shape == (10, 3, 32, 32)  # of the network's adapter
+    assert set(names["shares"].tolist()) <= {0.25, 0.5, 1.0}
 
 
 def test_the_profile_on_extending_is_one(tmp_path):
