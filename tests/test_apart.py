@@ -38,7 +38,7 @@ def test_a_better_source_is_told_from_a_harder_target():
 
 def test_what_exits_protect_is_told_from_what_weights_do():
     """The final exit falls, the network as deployed does not: the mechanism alone makes the difference."""
-    everywhere = {(s, t): ([1, 1, 0, 0],) * 2 for s in (DYNN, THIRD) for t in (SDNN, THIRD)} | {(SDNN, THIRD): ([1, 1, 0, 0],) * 2}
+    everywhere = {(s, t): ([1, 1, 0, 0],) * 2 for s in (DYNN, SDNN, THIRD) for t in (SDNN, THIRD)}
     sheltered = {(s, DYNN): (NOBODY, [1, 1, 0, 0]) for s in (SDNN, THIRD)}
     assert {part: values.mean() for part, values in parts(everywhere | sheltered).items()} == pytest.approx(
         {"difference": 0.5, "source": 0, "weights": 0, "exits": 0.5, "pair": 0}

@@ -14,8 +14,8 @@ PARTS = {
     "difference": "C1's difference",
     "source": "the DyNN as a source",
     "weights": "the DyNN's weights as a target",
-    "exits": "the DyNN's exits as a target",
-    "pair": "this pair alone",
+    "exits": "the DyNN's early exits",
+    "pair": "the rest",
 }
 CHANCE = "two trainings of one network"
 
@@ -23,10 +23,11 @@ CHANCE = "two trainings of one network"
 def parts(shown: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:
     """C1's difference between an SDNN and a DyNN of one model, as a sum of four parts, image by image.
 
-    Third networks are those of the other models, static and dynamic. *Source*: how much more often the DyNN's examples fool a
-    third network than the SDNN's do. *Weights*: how much more often a third network's examples fool the SDNN than the DyNN's
-    final exit. *Exits*: how much more often they fool the DyNN's final exit than the DyNN as deployed. *Pair*: the rest, what no
-    third network shows. A share is the mean over the third networks that classify the clean image correctly.
+    *Exits*: how much more often the SDNN's examples fool the DyNN's final exit than the DyNN as deployed; no more and no less than
+    what the mechanism does here. The rest of the difference has no mechanism in it, and third networks take it apart: those of the
+    other models, static and dynamic. *Source*: how much more often the DyNN's examples fool a third network than the SDNN's do.
+    *Weights*: how much more often a third network's examples fool the SDNN than the DyNN's final exit. *Pair*: what no third
+    network shows. A share over third networks is the mean over those that classify the clean image correctly.
 
     Args:
         shown: rows of ``Records.shown``, of one attack with one loss for dynamic networks, one radius and one seed.
@@ -57,9 +58,10 @@ def parts(shown: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:
             "difference": np.where(both, turned[dynamic, static] - turned[static, dynamic].astype(float), np.nan),
             "source": over_thirds([turned[dynamic, third] - turned[static, third].astype(float) for third in thirds]),
             "weights": over_thirds([turned[third, static] - at_end[third, dynamic].astype(float) for third in thirds]),
-            "exits": over_thirds([at_end[third, dynamic] - turned[third, dynamic].astype(float) for third in thirds]),
+            "exits": at_end[static, dynamic] - turned[static, dynamic].astype(float),
         }
-        each["difference"] = np.where(np.isnan(each["source"]), np.nan, each["difference"])
+        for part in ("difference", "exits"):
+            each[part] = np.where(np.isnan(each["source"]), np.nan, each[part])
         each["pair"] = each["difference"] - each["source"] - each["weights"] - each["exits"]
         found += [{"network": dynamic, "part": part, "per_image": each[part]} for part in PARTS]
     return pd.DataFrame(found, columns=["network", "part", "per_image"])
