@@ -52,8 +52,8 @@ CLAIMS = {
             "on validation images that is at most 1 point less accurate than the default there and costs at most as much; its"
             f" robust accuracy on test images less the default's. {_JUDGED}",
             "robust accuracy of the chosen design less the default's",
-            "A design chosen with care, no less accurate and no dearer, changes the DyNN's robust accuracy against "
-            "such attacks by {value}",
+            "A design chosen on validation images, at most 1 point less accurate there and no more expensive, changes the DyNN's "
+            "robust accuracy against attacks made on a static network by {value}",
             "03_exit_design",
             readings.designs,
         ),
@@ -64,8 +64,8 @@ CLAIMS = {
             "the final exit. Surface: the network as deployed errs, its final exit does not. The best, image by image, of the"
             f" attacks with this goal less the best of the plain ones. {_JUDGED}",
             "share of images on which only the network as deployed errs, attacks with that goal less plain ones",
-            "Attacks that aim at it make only the network as deployed err, unseen by its final exit, {value} more often than "
-            "plain attacks do",
+            "Attacks built to make only the network as deployed err, while its final exit stays right, succeed {value} more often "
+            "than plain attacks do",
             "04_early_attack",
             readings.surfaces,
         ),
@@ -76,7 +76,8 @@ CLAIMS = {
             " chosen on validation images that keeps most answers right as deployed, at most 1 point less accurate than the "
             f"default and at most as costly; the share still right as deployed on test images less the default's. {_JUDGED}",
             "share still right as deployed, chosen design less the default",
-            "Against that attack such a design changes the share of images that are still classified correctly by {value}",
+            "Against such an attack by someone who knows the design, a design chosen on validation images changes the share of "
+            "images that are still classified correctly by {value}",
             "05_attack_design",
             readings.defences,
         ),
@@ -88,7 +89,8 @@ CLAIMS = {
             "thresholds per exit the rule that is most robust on validation images, at most 1 point less accurate than "
             f"confidence there; its robust accuracy on test images less that of confidence. {_JUDGED}",
             "robust accuracy of the chosen exit rule less that of confidence at the same cost",
-            "Another exit rule at the same cost changes robust accuracy by {value}",
+            "The exit rule that is most robust on validation images (it may be confidence itself), set to the same cost as "
+            "confidence, changes robust accuracy by {value}",
             "06_mechanisms",
             readings.rules,
             ours=True,
@@ -100,8 +102,8 @@ CLAIMS = {
             "distribution, at C1's radius. Of each test image, whatever its answer: half of what the clean image saves of a full"
             f" run, less what the attacked image still saves. {_JUDGED}",
             "half of the computation saved on clean images, less what is saved under attack, as a share of a full run",
-            "When its speed is attacked, what a DyNN still saves lies {value} of a full run below half of what it saves on clean "
-            "images",
+            "An attacker who has the DyNN takes away more than half of what its early exits save; beyond that half, he takes "
+            "{value} of a full run",
             "07_slowdown",
             readings.speeds,
             ours=True,
@@ -133,17 +135,20 @@ def read(run: str, table: str = "claims") -> pd.DataFrame:
 def compared(readings: pd.DataFrame) -> pd.DataFrame:
     """For each claim how its other readings end beside the main one: a row each, of the rows of ``read``.
 
-    The rule makes ``ruled`` of the main reading, and the same of ``same`` of the ``others``; ``flipped`` lists the rest.
-    Left out is a line that varies the radius and names only the one that the main reading has.
+    The rule makes ``ruled`` of the main reading, and the same of ``same`` of the ``others``; ``flipped`` lists the rest. Only those
+    count that were measured on as many cells as the main one; ``fewer`` is the number of the others. Left out is a line that varies
+    the radius and names only the one that the main reading has.
     """
     found = []
     for claim, rows in readings.groupby("claim", sort=False):
         radii = {*re.findall(r"[\d.]+/255", rows.reading.iloc[0])}
         repeats = (rows.group == "radius") & rows.reading.map(lambda reading, radii=radii: radii == {reading})
         ruled, others = rows.ruled.iloc[0], rows[~repeats].iloc[1:]
+        whole = others.cells >= rows.cells.iloc[0]
+        fewer, others = int((~whole).sum()), others[whole]
         flipped = [f"{row.ruled} with {row.group}: {row.reading}" for row in others.itertuples() if row.ruled != ruled]
         same = len(others) - len(flipped)
-        found.append({"claim": claim, "ruled": ruled, "same": same, "others": len(others), "flipped": flipped})
+        found.append({"claim": claim, "ruled": ruled, "same": same, "others": len(others), "fewer": fewer, "flipped": flipped})
     return pd.DataFrame(found)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dynlib.analysis import choices, design, surface, transfer
+from dynlib.analysis import choices, design, stats, surface, transfer
 from dynlib.analysis.measured import Rule, Seen, costs, measured
 from dynlib.analysis.stats import Training, of
 from dynlib.mechanisms import Answers, ConfidenceExit, EntropyExit, Mechanism, PatienceExit, ThresholdPerExit
@@ -111,14 +111,51 @@ def gains(run: str, budget: float = MAIN_BUDGET, who: str = choices.ATTACKERS[0]
         rules = matched(run, key[1], budget)
         if CONFIDENCE not in rules or (rule and rule not in rules):
             continue
-        validation, test = (
-            judged(run, choices.attacked_by_static(run, split)[key], rules, split).set_index("rule")
-            for split in ("validation", "test")
-        )
-        good = validation[validation.clean.map(np.mean) >= validation.clean[CONFIDENCE].mean() - design.ONE_POINT]
-        best = rule or good.robust.map(np.mean).idxmax()
+        best = rule or _most_robust(run, key, rules)
+        test = judged(run, choices.attacked_by_static(run, "test")[key], rules).set_index("rule")
         found.append(of(test.robust[best].astype(float) - test.robust[CONFIDENCE], *key[:2]))
     return found
+
+
+def chosen(run: str) -> dict[Network, str]:
+    """The rule that B1 chooses for each network."""
+    found = {}
+    for key in attacks(run):
+        rules = matched(run, key[1])
+        if CONFIDENCE in rules:
+            found[key[1]] = _most_robust(run, key, rules)
+    return found
+
+
+def _most_robust(run: str, key: tuple[Network, Network, str], rules: Mapping[str, Mechanism]) -> str:
+    """On validation images, of those at most 1 point less accurate than confidence there."""
+    validation = judged(run, choices.attacked_by_static(run, "validation")[key], rules, "validation").set_index("rule")
+    good = validation[validation.clean.map(np.mean) >= validation.clean[CONFIDENCE].mean() - design.ONE_POINT]
+    return str(good.robust.map(np.mean).idxmax())
+
+
+def at_patience(run: str) -> pd.DataFrame:
+    """Patience beside confidence at patience's own cost on validation images: a row for each network and patience.
+
+    ``per_image`` ``[n]``: robust accuracy under a separate SDNN less that of confidence; ``lost``: clean accuracy less.
+    """
+    found = []
+    for key in attacks(run):
+        network, attacked = key[1], choices.attacked_by_static(run, "test")[key]
+        seen, macs, every = choices.clean_answers(run, "validation")[network], costs(network), settings(run, network)
+        for patience, mechanism in every["patience"].items():
+            spent = (mechanism.decide(seen.answers, macs).cost.double().mean() / macs[-1]).item()
+            if (other := at_cost(every[CONFIDENCE], seen.answers, macs, spent)) is None:
+                continue
+            patient, confident = judged(run, attacked, {"patience": mechanism, CONFIDENCE: other}).itertuples()
+            found.append(
+                {"network": network, "dataset": network.dataset, "patience": patience, "cost": patient.cost}
+                | {
+                    "per_image": patient.robust.astype(float) - confident.robust,
+                    "lost": confident.clean.mean() - patient.clean.mean(),
+                }
+            )
+    return pd.DataFrame(found)
 
 
 def beside_confidence(run: str) -> pd.DataFrame:
@@ -173,25 +210,31 @@ def surfaces(run: str, radius: dict[str, float]) -> pd.DataFrame:
             counts = (mechanism.answer(clean) == truth) & (clean.label[-1] == truth)
             per_image = np.where(counts, torch.stack(opened).any(dim=0).double(), np.nan)
             found.append({"network": network, "rule": rule, "per_image": per_image})
-    return transfer.with_cell(pd.DataFrame(found, columns=["network", "rule", "per_image"]), "network")
+    table = pd.DataFrame(found, columns=["network", "rule", "per_image"])
+    return transfer.with_cell(table.sort_values("rule", key=lambda rules: rules.map(RULES.index), kind="stable"), "network")
 
 
 def curves(run: str) -> pd.DataFrame:
     """Each rule over its settings under a separate SDNN: the means over a data set's networks, setting by setting.
 
-    ``dataset``, ``rule``, ``setting``, and as shares ``cost``, ``clean`` and ``robust``; ``n`` is the number of images. Of the
-    settings on ``GRID`` every tenth is kept, and all near the ends; of patience those that all networks have.
+    ``dataset``, ``rule``, ``setting``, and as shares ``cost``, and ``clean`` and ``robust`` with their intervals over images, such
+    as ``clean_low``; ``n`` is the number of images. Of the settings on ``GRID`` every tenth is kept, and all near the ends; of
+    patience those that all networks have.
     """
-    found = []
+    rows = []
     for key in attacks(run):
         attacked, network = choices.attacked_by_static(run, "test")[key], key[1]
-        for rule, all_settings in settings(run, network).items():
-            kept = [s for s in all_settings if rule == "patience" or round(200 * s) % 10 == 0 or not 0.05 < s < 0.95]
-            table = judged(run, attacked, {s: all_settings[s] for s in kept})
-            means = table.assign(**{name: table[name].map(np.mean) for name in ("clean", "robust")})
-            found.append(
-                means.rename(columns={"rule": "setting"}).assign(rule=rule, dataset=network.dataset, n=len(attacked.truth))
-            )
-    groups = pd.concat(found).groupby(["dataset", "rule", "setting"], sort=False)
-    means = groups[["cost", "clean", "robust"]].mean().assign(n=groups.n.min(), networks=groups.size()).reset_index()
-    return means[means.networks == means.groupby("dataset").networks.transform("max")]
+        for rule, every in settings(run, network).items():
+            kept = {s: one for s, one in every.items() if rule == "patience" or round(200 * s) % 10 == 0 or not 0.05 < s < 0.95}
+            table = judged(run, attacked, kept).rename(columns={"rule": "setting"})
+            rows.append(table.assign(rule=rule, dataset=network.dataset, n=len(attacked.truth)))
+    found, joined = [], pd.concat(rows)
+    number = joined.groupby("dataset").network.nunique()
+    for (dataset, rule, setting), same in joined.groupby(["dataset", "rule", "setting"], sort=False):
+        if len(same) == number[dataset]:
+            about = {"dataset": dataset, "rule": rule, "setting": setting, "cost": same.cost.mean(), "n": same.n.min()}
+            for name in ("clean", "robust"):
+                measured_so = [of(values.astype(float), n) for n, values in zip(same.network, same[name], strict=True)]
+                about |= stats.pooled_mean(measured_so).columns(name, f"{name}_")
+            found.append(about)
+    return pd.DataFrame(found)

@@ -44,7 +44,7 @@ def effects(run: str, mechanism: Mechanism | Rule | None = None) -> pd.DataFrame
 
     ``who``: whether the network itself was attacked, or another architecture. ``clean`` and ``attacked`` are efficacies, ``right``
     and ``still_right`` accuracies as deployed before and after; ``taken`` is the share of the saving that is taken away. Of each
-    image ``[n]``: ``cost`` and ``clean_cost`` as shares of a full run, and ``per_image``, by how much of a full run it is dearer.
+    image ``[n]``: ``cost`` and ``clean_cost`` as shares of a full run, and ``per_image``, whose mean is ``taken``.
 
     Args:
         run: whose records.
@@ -67,7 +67,7 @@ def effects(run: str, mechanism: Mechanism | Rule | None = None) -> pd.DataFrame
             | {"dataset": network.dataset, "model": network.model, "eps_255": records.attacks.eps_255[seen.attack]}
             | {"clean": clean, "attacked": attacked, "taken": 1 - attacked / clean if clean else np.nan}
             | {"right": right.double().mean().item(), "still_right": still_right.double().mean().item()}
-            | {"cost": after.numpy(), "clean_cost": before.numpy(), "per_image": (after - before).numpy()}
+            | {"cost": after.numpy(), "clean_cost": before.numpy(), "per_image": (after - before).numpy() / max(clean, 1e-9)}
         )
     return pd.DataFrame(found)
 
@@ -120,7 +120,8 @@ def designs(run: str, eps: dict[str, float]) -> pd.DataFrame:
 
     ``robust``: the share still right under PGD by a separate SDNN at C3's radius; ``efficacy``: what is left of the saving under
     the attack on speed, which does not know the design; ``saving``: what clean images save, all as shares; ``clean``: accuracy.
-    ``pareto``: no other design of the network dominates it in the first three.
+    ``near``: at most 1 point less accurate than the default; ``pareto``: one of those, and none of them dominates it in the first
+    three.
     """
     records, found = measured(run, CAMPAIGN), []
     slowed = {
@@ -136,15 +137,14 @@ def designs(run: str, eps: dict[str, float]) -> pd.DataFrame:
         left = [1 - decision.cost.double().mean().item() / full for decision in decisions]
         numbers = {name: [np.mean(values) for values in table[name]] for name in ("clean", "robust")}
         rows = table[["design", "default"]].assign(**numbers, efficacy=left, saving=1 - table.macs / full)
-        front = design.undominated(rows[["robust", "efficacy", "saving"]].to_numpy())
-        found.append(rows.assign(network=network, dataset=network.dataset, model=network.model, pareto=front))
+        near = rows.clean >= rows.clean[rows.default].iloc[0] - design.ONE_POINT
+        front = pd.Series(False, index=rows.index)
+        front[near] = design.undominated(rows.loc[near, ["robust", "efficacy", "saving"]].to_numpy())
+        found.append(rows.assign(network=network, dataset=network.dataset, model=network.model, near=near, pareto=front))
     return pd.concat(found, ignore_index=True)
 
 
 def of_equal_accuracy(table: pd.DataFrame, best: str) -> pd.DataFrame:
-    """Of each network the design with most of the column ``best``, among those at most 1 point less accurate than the default."""
-    found = []
-    for _, rows in table.groupby("network", sort=False):
-        near = rows[rows.clean >= rows.clean[rows.default].iloc[0] - design.ONE_POINT]
-        found.append(near.loc[near[best].idxmax()])
-    return pd.DataFrame(found)
+    """Of each network the design with most of the column ``best``, of those that are ``near``."""
+    near = table[table.near]
+    return near.loc[near.groupby("network", sort=False)[best].idxmax()]

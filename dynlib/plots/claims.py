@@ -8,9 +8,9 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from dynlib.analysis.claims import CLAIMS
 from dynlib.analysis.readings import MAIN
+from dynlib.datasets import DATASETS
 from dynlib.figures import PAGE
 from dynlib.networks.backbones import MODELS
-from dynlib.plots.pooled import MODEL_MARKERS
 
 # How figures show verdicts: colour, marker, and whether it is filled.
 VERDICTS = {
@@ -29,6 +29,7 @@ AXES = {
     "B2": "half of the saving, less what an attack on speed leaves of it (points of a full run)",
 }
 
+DATASET_GREYS = {"cifar10": "black", "cifar100": "0.55"}
 SHORT = {
     "C1": "transfer, DyNN to SDNN\nless the other way (points)",
     "C2": "computation to fool it,\nDyNN over SDNN",
@@ -41,42 +42,55 @@ SHORT = {
 
 
 def story(main: pd.DataFrame, trainings: pd.DataFrame) -> Figure:
-    """All claims at a glance: a line for each, the pooled value with its interval, and a point for each training of a cell.
+    """All claims at a glance: a line for each, the pooled value with its interval, and a letter for each training of a cell.
 
-    Each line has an axis of its own, with what the claim says to the right of its "no effect".
+    Each line has an axis of its own; shaded is the side that the claim is on.
 
     Args:
         main: rows of ``claims.read``, the main reading of each claim.
         trainings: rows of ``claims.read`` of that name.
     """
-    fig, axes = plt.subplots(len(main), 1, figsize=(PAGE, 0.52 * len(main) + 0.55), squeeze=False)
+    fig, axes = plt.subplots(len(main), 1, figsize=(PAGE, 0.52 * len(main) + 0.6), squeeze=False)
     for panel, row in zip(axes.flat, main.itertuples(), strict=True):
         claim = CLAIMS[row.claim]
         colour, marker, filled = VERDICTS[row.ruled]
         scale, none = (1, 1) if claim.ratio else (100, 0)
-        for one in trainings[trainings.claim == row.claim].itertuples():
-            look = {"marker": MODEL_MARKERS[one.model], "ms": 4, "color": "0.35", "ls": ""}
-            panel.plot(scale * one.value, 0.22, mfc="0.35" if one.dataset == "cifar10" else "white", **look)
+        if claim.ratio:
+            _ratios(panel)
+        cells = trainings[trainings.claim == row.claim].sort_values("value", kind="stable")
+        for place, one in enumerate(cells.itertuples()):  # one up, one down, so that equal ones can be told apart
+            look = {
+                "marker": f"${MODELS[one.model].display[0]}$",
+                "color": DATASET_GREYS.get(one.dataset, "0.3"),
+                "ls": "",
+                "ms": 5,
+            }
+            panel.plot(scale * one.value, 0.15 + 0.3 * (place % 2), mew=0.2, **look)
         spread = [[scale * (row.value - row.low)], [scale * (row.high - row.value)]]
         look = {"color": colour, "marker": marker, "mfc": colour if filled else "white", "ms": 6, "lw": 2}
-        panel.errorbar(scale * row.value, -0.22, xerr=spread, **look)
+        panel.errorbar(scale * row.value, -0.3, xerr=spread, **look)
         panel.axvline(none, color="black", lw=0.6)
-        panel.set(ylim=(-0.6, 0.6), yticks=[])
+        panel.set(xlim=panel.get_xlim(), ylim=(-0.7, 0.75), yticks=[])
+        panel.axvspan(none, panel.get_xlim()[0 if claim.ratio else 1], color="0.93", lw=0, zorder=0)
         panel.spines["left"].set_visible(False)
-        if claim.ratio:
-            panel.set_xscale("log", base=2)
-            panel.xaxis.set_major_locator(LogLocator(base=2, subs=(1, 1.25, 1.5)))
-            panel.xaxis.set_minor_locator(NullLocator())
-            panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            panel.invert_xaxis()
         panel.annotate(f"{row.claim}  {SHORT[row.claim]}", (-0.02, 0.5), xycoords="axes fraction", ha="right", va="center", size=7)
     for model in dict.fromkeys(trainings.model):
-        axes[0][0].plot([], [], marker=MODEL_MARKERS[model], ls="", color="0.35", mfc="white", label=MODELS[model].display)
+        name = MODELS[model].display
+        axes[0][0].plot([], [], marker=f"${name[0]}$", ls="", color="0.3", mew=0.2, label=name)
+    for dataset in dict.fromkeys(trainings.dataset):
+        axes[0][0].plot([], [], marker="s", ls="", color=DATASET_GREYS.get(dataset, "0.3"), label=DATASETS[dataset].display)
     for name in dict.fromkeys(main.ruled):
         colour, marker, filled = VERDICTS[name]
         axes[0][0].plot([], [], ls="", color=colour, marker=marker, mfc=colour if filled else "white", label=name)
-    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=6, columnspacing=1, handletextpad=0.1)
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=9, columnspacing=0.8, handletextpad=0.1)
     return fig
+
+
+def _ratios(panel: Axes) -> None:
+    panel.set_xscale("log", base=2)
+    panel.xaxis.set_major_locator(LogLocator(base=2, subs=(1, 1.25, 1.5)))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 def sensitivity_strips(readings: pd.DataFrame) -> Figure:
@@ -115,7 +129,4 @@ def _strip(panel: Axes, table: pd.DataFrame, ratio: bool) -> None:
     panel.set_ylim(len(table) - 0.4, -0.6)
     panel.set_title("\N{LEFTWARDS ARROW} as claimed" if ratio else "as claimed \N{RIGHTWARDS ARROW}", loc="right", size=7)
     if ratio:
-        panel.set_xscale("log", base=2)
-        panel.xaxis.set_major_locator(LogLocator(base=2, subs=(1, 1.25, 1.5)))
-        panel.xaxis.set_minor_locator(NullLocator())
-        panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        _ratios(panel)

@@ -36,15 +36,17 @@ def accuracy_efficacy(table: pd.DataFrame) -> Figure:
     """What is left of robust accuracy and of the saving for each design: a panel for each network.
 
     Args:
-        table: rows of ``slowdown.designs``; the saving on clean images is the colour.
+        table: rows of ``slowdown.designs``; the saving on clean images is the colour, grey what is not ``near``.
     """
     cells = list(table.groupby(["dataset", "model"], sort=False))
     bands, columns = -(-len(cells) // 3), min(len(cells), 3)
     size = (max(NARROW, PAGE * columns / 3), 2.2 * bands + 0.4)
-    fig, axes = plt.subplots(bands, columns, figsize=size, squeeze=False)
+    fig, axes = plt.subplots(bands, columns, figsize=size, sharey="row", squeeze=False)
     for panel, (cell, rows) in zip(axes.flat, cells, strict=False):
         look = {"cmap": "viridis", "vmin": 0, "vmax": 80, "lw": 0, "rasterized": True}
-        dots = panel.scatter(100 * rows.efficacy, 100 * rows.robust, 9, 100 * rows.saving, **look)
+        far, near = rows[~rows.near], rows[rows.near]
+        panel.scatter(100 * far.efficacy, 100 * far.robust, 4, "0.88", lw=0, rasterized=True, zorder=0)
+        dots = panel.scatter(100 * near.efficacy, 100 * near.robust, 9, 100 * near.saving, **look)
         front, start = rows[rows.pareto], rows[rows.default]
         panel.scatter(100 * front.efficacy, 100 * front.robust, 20, fc="none", ec="C3", lw=0.6, label="Pareto front")
         panel.scatter(100 * start.efficacy, 100 * start.robust, 120, c="C1", marker="*", ec="black", lw=0.5, label="default design")
@@ -55,6 +57,6 @@ def accuracy_efficacy(table: pd.DataFrame) -> Figure:
         panel.set_xlabel("saved under attack (%)")
     for panel in axes[:, 0]:
         panel.set_ylabel("robust accuracy (%)")
-    fig.colorbar(dots, ax=axes, label="saved on clean images (%)", pad=0.01, extend="both")
+    fig.colorbar(dots, ax=axes, label="saved on clean images (%)", pad=0.01)
     fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig

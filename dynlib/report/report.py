@@ -52,7 +52,7 @@ def findings(run: str) -> str:
     for claim in CLAIMS.values():
         row, end = rows.loc[claim.id], ends.loc[claim.id]
         said = claim.found.format(value=claim.text(row.value))
-        others = f"Read in {end.others} other ways, it ends the same in {end.same}."
+        others = f"Of {end.others} other readings on as many cells {end.same} end the same."
         lines.append(f"* **{claim.id}, {claim.verdict(row)}.** {said} ({row.by_dataset}). {others}")
     return "\n".join(lines)
 
