@@ -102,8 +102,7 @@ CLAIMS = {
             "distribution, at C1's radius. Of each test image, whatever its answer: half of what the clean image saves of a full"
             f" run, less what the attacked image still saves. {_JUDGED}",
             "half of the computation saved on clean images, less what is saved under attack, as a share of a full run",
-            "An attacker who has the DyNN takes away more than half of what its early exits save; beyond that half, he takes "
-            "{value} of a full run",
+            "Of what early exits save, an attacker who has the DyNN takes away half, and {value} of a full run beyond that half",
             "07_slowdown",
             readings.speeds,
             ours=True,
