@@ -1,4 +1,4 @@
-"""A network of anybody's: whatever returns the logits of its exits becomes one that attacks and mechanisms take."""
+"""Anyone's network: whatever returns the logits of its exits becomes one that attacks and mechanisms take."""
 
 from collections.abc import Sequence
 from typing import NoReturn

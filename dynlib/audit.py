@@ -1,4 +1,4 @@
-"""An audit of a network of anybody's: how it answers to clean images, and under attacks on accuracy, early exits and speed."""
+"""An audit of anyone's network: how it answers to clean images, and under attacks on accuracy, early exits and speed."""
 
 import importlib
 import os

@@ -1,4 +1,4 @@
-"""The command that audits a network of anybody's, and the page that it writes, with its figures."""
+"""The command that audits anyone's network, and the page that it writes, with its figures."""
 
 import argparse
 import base64
