@@ -71,7 +71,8 @@ if [ "$stamp" != "$(cat "$environment/installed.lock" 2>/dev/null)" ]; then
 fi
 
 case "$task" in
-  test) exec python -Es -m workflow.environment pytest ;;
+  # Two workers of one thread: each file's tests stay together, and so do their fixtures.
+  test) OMP_NUM_THREADS=1 exec python -Es -m workflow.environment pytest -n 2 --dist loadfile ;;
   figures) exec python -Es -m workflow.environment workflow.publish --cores "$cores" ;;
   run) exec python -Es -m workflow.environment workflow.run --profile "$profile" --cores "$cores" ${dry[@]+"${dry[@]}"} ;;
 esac
