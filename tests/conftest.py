@@ -7,6 +7,11 @@ from dynlib import MultiExitNetwork, data
 from dynlib.networks.backbones import Backbone
 
 
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no worker is left with one at the end."""
+    items.sort(key=lambda item: item.path.name not in ("test_workflow.py", "test_checkpoints.py"))
+
+
 @pytest.fixture(scope="session")
 def sdnn():
     return dynlib.load("resnet56", "cifar10", "sdnn")

@@ -41,5 +41,5 @@ def test_figures_too_many_or_too_few_are_named():
 
 
 def test_a_readme_that_has_lost_its_marks_is_refused():
-    with pytest.raises(ReportError, match="lost the marks around its claims"):
+    with pytest.raises(ReportError, match="lost the marks around its findings"):
         rendered("# A README")
