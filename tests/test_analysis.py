@@ -217,3 +217,11 @@ def test_every_claim_has_a_rule_and_a_notebook():
     for claim in claims.CLAIMS.values():
         assert claim.rule.startswith("Main reading: ")
         assert claim.reported is None  # the paper's tables could not be read
+
+
+def test_only_readings_on_as_many_cells_are_compared():
+    rows = [("main reading", 6, "supported"), ("loss", 6, "supported"), ("attack", 6, "partly"), ("seed", 3, "contradicted")]
+    table = pd.DataFrame([{"claim": "C9", "group": g, "reading": g, "cells": n, "ruled": ruled} for g, n, ruled in rows])
+    (found,) = claims.compared(table).itertuples()
+    assert (found.ruled, found.same, found.others, found.fewer) == ("supported", 1, 2, 1)
+    assert found.flipped == ["partly with attack: attack"]

@@ -57,5 +57,7 @@ def test_rules_of_a_published_network_cost_what_they_should():
 
 
 def test_confidence_gains_nothing_over_itself():
-    for gain in matched.gains("published", rule=matched.CONFIDENCE):
-        assert not np.any(gain.values)
+    gains = matched.gains("published", rule=matched.CONFIDENCE)
+    assert len(gains) == 6
+    assert not any(np.any(gain.values) for gain in gains)
+    assert any(np.any(gain.values) for gain in matched.gains("published", rule="entropy"))

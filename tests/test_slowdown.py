@@ -5,6 +5,9 @@ import pandas as pd
 import pytest
 
 from dynlib.analysis import slowdown
+from dynlib.analysis.measured import measured
+from dynlib.files import CHECKPOINTS
+from dynlib.networks.checkpoints import read_card
 from dynlib.networks.identity import Network
 
 NETWORK = Network("cifar10", "resnet56")
@@ -43,3 +46,22 @@ def test_beyond_half(monkeypatch):
         (found,) = slowdown.beyond_half("run", {"cifar10": eps}, who)
         assert found.values.mean() == pytest.approx(value)
     assert slowdown.beyond_half("run", {"cifar10": 8.0}) == []
+
+
+def test_a_published_efficacy_by_another_path():
+    """Image by image and exit by exit, as a deployed network walks."""
+    table = slowdown.effects("published")
+    row = table[(table.network == NETWORK) & (table.who == slowdown.OWN) & (table.eps_255 == 1)].iloc[0]
+    names = measured("published", slowdown.CAMPAIGN).attacks.eps_255
+    attacked = next(
+        s for s in slowdown.seen_by_dynamic("published") if s.source == s.target == NETWORK and names[s.attack] == row.eps_255
+    )
+    quiet = next(s for s in measured("published", "clean").seen() if s.target == NETWORK)
+    macs = read_card(NETWORK.path(CHECKPOINTS))["macs"]
+    for answers, expected in ((quiet.answers, row.clean), (attacked.answers, row.attacked)):
+        spent = []
+        for image in range(row.n):
+            sure = [k for k, confidence in enumerate(answers.confidence[:, image].tolist()) if confidence >= 0.9]
+            spent.append(macs[sure[0] if sure else -1] / macs[-1])
+        assert expected == pytest.approx(1 - sum(spent) / len(spent))
+    assert row.attacked < row.clean / 2

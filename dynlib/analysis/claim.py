@@ -98,11 +98,15 @@ class Claim:
         """A value as people read it: a factor, or points."""
         return f"{value:.2f}" if self.ratio else f"{100 * value:+.1f} points"
 
+    def estimate(self, row: pd.Series) -> str:
+        """The value of a reading with its interval."""
+        numbers = f"[{row.low:.2f}, {row.high:.2f}]" if self.ratio else f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+        return f"{self.text(row.value)} {numbers}"
+
     def seen(self, row: pd.Series) -> str:
         """A reading as a sentence."""
-        numbers = f"[{row.low:.2f}, {row.high:.2f}]" if self.ratio else f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
         side = "below 1" if self.ratio else "above 0"
-        return f"{self.text(row.value)} {numbers}, {side} in {row.above} of {row.cells} cells; {row.by_dataset}"
+        return f"{self.estimate(row)}, {side} in {row.above} of {row.cells} cells; {row.by_dataset}"
 
     def verdict(self, row: pd.Series) -> str:
         """Of a reading; open until all cells are measured."""

@@ -51,7 +51,7 @@ def findings(run: str) -> str:
     ends, rows, lines = claims.compared(table).set_index("claim"), main_rows(run), []
     for claim in CLAIMS.values():
         row, end = rows.loc[claim.id], ends.loc[claim.id]
-        said = claim.found.format(value=claim.text(row.value))
+        said = claim.found.format(value=claim.estimate(row))
         others = f"Of {end.others} other readings on as many cells {end.same} end the same."
         lines.append(f"* **{claim.id}, {claim.verdict(row)}.** {said} ({row.by_dataset}). {others}")
     return "\n".join(lines)
