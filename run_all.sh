@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Sets up the environment, then measures anew, redraws what is published, or runs the tests.
+# Sets up the environment, then measures anew, redraws what is published, builds the site, or runs the tests.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started by `sh run_all.sh`
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "$0")"
 
 usage() {
   cat <<'TEXT'
-usage: ./run_all.sh [figures|test|setup] [--profile smoke|quick|published|paper] [--cores N] [--dry-run]
+usage: ./run_all.sh [figures|site|test|setup] [--profile smoke|quick|published|paper] [--cores N] [--dry-run]
 
   ./run_all.sh              measure anew on the shipped weights, below runs/, and compare with what is published
   ./run_all.sh figures      redraw every published figure, notebook and table from the committed records
+  ./run_all.sh site         build the site from what is published, with two pages to play with: site/html/index.html
   ./run_all.sh test         run the tests (unit tests, and nbval on the notebooks)
   ./run_all.sh setup        set up the environment only
 
@@ -27,7 +28,7 @@ fail() { echo "error: $*" >&2; exit 2; }
 task=run profile=quick cores=all dry=()
 while [ $# -gt 0 ]; do
   case "$1" in
-    figures | setup | test) task=$1 ;;
+    figures | setup | site | test) task=$1 ;;
     --profile) profile="${2:?--profile needs a name}"; shift ;;
     --cores) cores="${2:?--cores needs a number}"; shift ;;
     --dry-run) dry=(--dry-run) ;;
@@ -74,5 +75,6 @@ case "$task" in
   # Two workers of one thread: each file's tests stay together, and so do their fixtures.
   test) OMP_NUM_THREADS=1 exec python -Es -m workflow.environment pytest -n 2 --dist loadfile ;;
   figures) exec python -Es -m workflow.environment workflow.publish --cores "$cores" ;;
+  site) exec python -Es -m workflow.environment sphinx -b html -E -W -q -c docs . site/html ;;
   run) exec python -Es -m workflow.environment workflow.run --profile "$profile" --cores "$cores" ${dry[@]+"${dry[@]}"} ;;
 esac
