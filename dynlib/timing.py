@@ -34,7 +34,7 @@ def measure(network: Network, settings: Timing, mechanism: Mechanism, device: st
     Raises:
         DataError, CheckpointError: data or a network missing or damaged.
     """
-    pair = (network, network.sibling(exits="none"))
+    pair = (network, network.static)
     net, static = (folded(checkpoints.load_network(one)).to(device) for one in pair)
     images = data.load(network.dataset, "test", settings.images).inputs.to(device)
 

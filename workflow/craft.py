@@ -92,7 +92,7 @@ def work(profile: str, left: list[tuple[str, Network]], results: Path, taken) ->
 
 def macs(step: Step) -> int:
     """How long a step takes, roughly: in MACs of the static network."""
-    static = read_card(step.source.sibling(exits="none").path(CHECKPOINTS))["macs"][-1]
+    static = read_card(step.source.static.path(CHECKPOINTS))["macs"][-1]
     return static * len(step.campaign.attacks_of(step.source)) * sum(step.campaign.images.values())
 
 

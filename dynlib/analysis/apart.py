@@ -42,7 +42,7 @@ def parts(shown: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:
     networks = sorted({*table.source} & {*table.target}, key=lambda network: network.rank)
     found: list[dict[str, Any]] = []
     for dynamic in (network for network in networks if network.kind == "dynn"):
-        static = dynamic.sibling(exits="none")
+        static = dynamic.static
         thirds = [third for third in networks if third.dataset == dynamic.dataset and third.model != dynamic.model]
         if static not in networks or not thirds:
             continue

@@ -14,9 +14,9 @@ from dynlib.records import RecordsError
 
 @cache
 def attacked_by_static(run: str, split: str) -> dict[tuple[Network, Network, str], Seen]:
-    """What dynamic networks answer to examples of static ones, by source, target and attack; only with all exits."""
-    found = measured(run, "transfer").seen(split)
-    return {(s.source, s.target, s.attack): s for s in found if s.source.is_static and s.target.exits == "all"}
+    """What dynamic networks answer to static ones' examples: of one training, by source, target and attack; only with all exits."""
+    found = (s for s in measured(run, "transfer").seen(split) if s.source.is_static and s.target.exits == "all")
+    return {(s.source, s.target, s.attack): s for s in found if s.source.same_training(s.target)}
 
 
 @cache

@@ -15,18 +15,18 @@ SPENT = {"macs": "MACs", "steps": "gradient steps"}
 def walks(cost: Records, clean: Records, split: str = "test") -> pd.DataFrame:
     """A row for each source and loss; per-image columns ``counts``, ``success``, ``steps``, ``macs`` and ``linf``, ``[n]`` each.
 
-    ``counts`` marks the images that all attacked networks of the cell classify correctly, so that they are compared on the same
-    ones; elsewhere the others are 0. ``steps`` and ``macs`` are everything that was spent on an image, in vain or not.
+    ``counts`` marks the images that all attacked networks of one training of a cell classify correctly, so that they are compared
+    on the same ones; elsewhere the others are 0. ``steps`` and ``macs`` are everything that was spent on an image, in vain or not.
 
     Raises:
-        RecordsError: the networks of a cell classify no image correctly in common.
+        RecordsError: the networks of a training classify no image correctly in common.
     """
     right, table, found = right_when_clean(clean, split), cost.examples(split).join(cost.attacks[["loss"]], on="attack"), []
     for source, loss, row in zip(table.source, table.loss, table.itertuples(), strict=True):
         n = len(row.truth)
-        counts = np.logical_and.reduce([right[other][:n] for other in set(table.source) if other.cell == source.cell])
+        counts = np.logical_and.reduce([right[other][:n] for other in set(table.source) if other.static == source.static])
         if not counts.any():
-            raise RecordsError(f"{cost.folder}: the networks of {source.cell} classify none of {n} images correctly in common")
+            raise RecordsError(f"{cost.folder}: {source} and its siblings classify none of {n} images correctly in common")
         columns = {name: np.where(counts, getattr(row, name), 0) for name in ("steps", "macs", "linf")}
         found.append({"source": source, "loss": loss, "counts": counts, "success": row.reached & counts, **columns})
     return pd.DataFrame(found)
@@ -60,7 +60,7 @@ def success_curves(walked: pd.DataFrame, points: int = 60) -> pd.DataFrame:
 
 def pass_macs(network: Network) -> int:
     """The MACs of a full forward and backward pass of the static network of its cell."""
-    return 2 * int(costs(network.sibling(exits="none"))[-1])
+    return 2 * int(costs(network.static)[-1])
 
 
 # What a walk's success is plotted over: from a row of ``walks`` to ``[n]``.
@@ -98,15 +98,15 @@ def halfway(curves: pd.DataFrame, over: str) -> pd.DataFrame:
 
 
 def ratios(walked: pd.DataFrame, spent: str = "macs") -> pd.DataFrame:
-    """C2: the cost of a success on the dynamic network over that on the static one of its cell, for each loss.
+    """C2: the cost of a success on the dynamic network over that on the static one of its training, for each loss.
 
     ``log_ratio`` has a 95 % bootstrap interval over images; ``columns`` ``[n, 4]`` are what ``log_ratio`` is computed from.
     """
-    static, found = {row.source.cell: row for row in walked.itertuples() if row.source.is_static}, []
+    static, found = {row.source: row for row in walked.itertuples() if row.source.is_static}, []
     for row in walked.itertuples():
         if row.source.is_static:
             continue
-        other = static[row.source.cell]
+        other = static[row.source.static]
         columns = np.stack([getattr(row, spent), row.success, getattr(other, spent), other.success], axis=1).astype(float)
         low, high = stats.bootstrap([stats.of(columns, row.source)], log_ratio)
         found.append((row.source, row.loss, row.counts.sum(), of_sums(columns), low, high, columns))
@@ -122,7 +122,7 @@ def pooled_ratios(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     for values, rows in table.groupby(by, sort=False):
         measured = stats.trainings(rows, "columns")
         low, high = stats.bootstrap(measured, log_ratio)
-        about = {**dict(zip(by, values, strict=True)), "cells": len(rows), "n": rows.n.min()}
+        about = {**dict(zip(by, values, strict=True)), "cells": stats.number_of_cells(measured), "n": rows.n.min()}
         found.append({**about, "log_ratio": stats.over_cells(measured, of_sums), "low": low, "high": high})
     return pd.DataFrame(found)
 
@@ -147,14 +147,14 @@ def cheapest_loss(cost: Records, clean: Records) -> str:
 def side_effects(shown: pd.DataFrame, clean: Records) -> pd.DataFrame:
     """What examples do to the computation of dynamic networks, whatever they do to the answer.
 
-    For each source of the target's cell, attack and target: ``cost`` as a share of a full run with its interval, the same of clean
-    images as ``clean``, and the shares that leave ``earlier`` and ``later`` than when clean. ``per_image`` ``[n]`` is the cost less
-    that of the clean image, as a share of a full run.
+    For each source of the target's training, attack and target: ``cost`` as a share of a full run with its interval, the same of
+    clean images as ``clean``, and the shares that leave ``earlier`` and ``later`` than when clean. ``per_image`` ``[n]`` is the
+    cost less that of the clean image, as a share of a full run.
     """
     before = {row.target: row for row in clean.shown().itertuples()}
     found = []
     for row in shown.itertuples():
-        if row.target.is_static or row.source.cell != row.target.cell:
+        if row.target.is_static or row.source.static != row.target.static:
             continue
         full, n = costs(row.target)[-1].item(), len(row.cost)
         usual = before[row.target].cost[:n]

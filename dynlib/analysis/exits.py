@@ -94,15 +94,15 @@ def sureness(seen: Seen, mechanism: Mechanism) -> dict[str, float]:
 
 
 def deployed_table(clean: Sequence[Seen], mechanism: Mechanism) -> pd.DataFrame:
-    """Dynamic networks as deployed, beside the static network of their cell: a row for each network that has one.
+    """Dynamic networks as deployed, beside the static network of their training: a row for each network that has one.
 
     ``early`` is the share of images that leave before the final exit, ``early_accuracy`` that of those and ``late_accuracy`` of
     the others. Per image ``[n]``: ``gain`` is 1 where only the dynamic network is correct, -1 where only the static one is;
     ``cost`` is a share of the static network's MACs.
     """
-    static, found = {seen.target.cell: seen for seen in clean if seen.target.is_static}, []
+    static, found = {seen.target: seen for seen in clean if seen.target.is_static}, []
     for seen in clean:
-        other = static.get(seen.target.cell)
+        other = static.get(seen.target.static)
         if seen.target.is_static or other is None:
             continue
         decision = mechanism.decide(seen.answers, costs(seen.target))
@@ -135,8 +135,7 @@ def head_costs(exits: pd.DataFrame) -> pd.Series:
     Takes rows of ``exit_table``; a network without a static one is left out.
     """
     full = exits.groupby("network", sort=False).macs.max()
-    static = {network.cell: macs for network, macs in full.items() if network.is_static}
-    shares = {n: macs / static[n.cell] - 1 for n, macs in full.items() if not n.is_static and n.cell in static}
+    shares = {n: macs / full[n.static] - 1 for n, macs in full.items() if not n.is_static and n.static in full}
     return pd.Series(shares, dtype=float)
 
 

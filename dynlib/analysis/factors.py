@@ -67,9 +67,11 @@ def pooled(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         *group, factor, level = key
         if len(rows) < starts[tuple(group) if len(group) > 1 else group[0]]:
             continue
-        numbers = stats.pooled_mean(stats.trainings(rows, "per_image")).columns("gain")
+        measured = stats.trainings(rows, "per_image")
+        numbers = stats.pooled_mean(measured).columns("gain")
         means = {name: rows[name].mean() for name in ("clean", "robust", "lost", "added")}
-        about = {"cells": len(rows), "n": rows.n.min(), "equal": abs(means["lost"]) <= ONE_POINT, "default": rows.default.all()}
+        counts = {"cells": stats.number_of_cells(measured), "n": rows.n.min()}
+        about = {**counts, "equal": abs(means["lost"]) <= ONE_POINT, "default": rows.default.all()}
         found.append({**dict(zip(by, group, strict=True)), "factor": factor, "level": level, **numbers, **means, **about})
     return pd.DataFrame(found)
 

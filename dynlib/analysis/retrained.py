@@ -42,7 +42,7 @@ def _attacked(run: str) -> dict[Network, Seen]:
         return {}
     attacks, found = {(source, name) for source, _, name in static_attacks(run)}, {}
     for seen in measured(run, "transfer").seen("test"):
-        of_cell = not seen.target.is_static and seen.source == seen.target.sibling(exits="none")
+        of_cell = not seen.target.is_static and seen.source == seen.target.static
         if of_cell and seen.target.trained == "joint" and (seen.source, seen.attack) in attacks:
             found[seen.target] = seen
     trained = {network.sibling(exits="all") for network in found if network.exits != "all"}

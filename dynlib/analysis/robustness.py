@@ -32,7 +32,7 @@ def _made_on_static(transfer: Records, clean: Records, method: str) -> Iterator[
     methods = transfer.attacks.attack
     for seen in transfer.seen():
         network, radius = seen.target, float(radii[seen.attack])
-        if network.is_static or seen.source != network.sibling(exits="none") or methods[seen.attack] != method:
+        if network.is_static or seen.source != network.static or methods[seen.attack] != method:
             continue
         if (network, 0.0) not in done:
             done.add((network, 0.0))

@@ -55,7 +55,8 @@ def effects(run: str, mechanism: Mechanism | Rule | None = None) -> pd.DataFrame
     for seen in seen_by_dynamic(run):
         network, n = seen.target, len(seen.truth)
         own = seen.source == network
-        if not own and (seen.source.model == network.model or seen.source.trained != "joint" or network.trained != "joint"):
+        both_joint = seen.source.trained == network.trained == "joint"
+        if not own and (seen.source.model == network.model or not both_joint or not seen.source.same_training(network)):
             continue
         rule = mechanism if isinstance(mechanism, Mechanism) else mechanism(network)
         quiet = choices.clean_answers(run, "test")[network]

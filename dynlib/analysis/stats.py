@@ -117,6 +117,11 @@ def of(values: np.ndarray, *networks: Network) -> Training:
     return Training(networks[0].dataset, tuple(network.sibling(seed=0) for network in networks), values)
 
 
+def number_of_cells(measured: Sequence[Training]) -> int:
+    """How many cells were measured, each by one training or more."""
+    return len({one.cell for one in measured})
+
+
 def bootstrap(
     measured: Sequence[Training],
     statistic: Callable[[np.ndarray], np.ndarray],
@@ -148,7 +153,7 @@ def bootstrap(
             shares = weights[same][:, rounds].reshape(values.shape[:2] + (1,) * (values.ndim - 2))
             found.append((shares * np.where(shares > 0, values, 0)).sum(axis=0))
         totals = totals + np.concatenate(found)
-    means = (totals / len({one.cell for one in measured})).round(12)  # a sum that is 0 is 0 in any order
+    means = (totals / number_of_cells(measured)).round(12)  # a sum that is 0 is 0 in any order
     low, high = np.nanpercentile(means, [2.5, 97.5], axis=0, method=method)
     return low, high
 

@@ -76,9 +76,7 @@ def both_ways(shown: pd.DataFrame, right: dict[Network, np.ndarray]) -> pd.DataF
     With ``dataset`` and ``model``, and ``kind`` of the source.
     """
     pairs = usual_kinds(shown, "source", "target")
-    pairs = pairs[
-        [s != t and s.sibling(exits="none") == t.sibling(exits="none") for s, t in zip(pairs.source, pairs.target, strict=True)]
-    ]
+    pairs = pairs[[s != t and s.static == t.static for s, t in zip(pairs.source, pairs.target, strict=True)]]
     return with_cell(outcomes(pairs, right), "source")
 
 
@@ -99,9 +97,9 @@ def pooled(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """
     found = []
     for values, rows in table.groupby(by, sort=False):
-        value = stats.pooled_mean(stats.trainings(rows, "per_image")).columns("value")
-        n = min((~np.isnan(per_image)).sum() for per_image in rows.per_image)
-        found.append({**dict(zip(by, values, strict=True)), "cells": len(rows), "n": n, **value})
+        measured = stats.trainings(rows, "per_image")
+        about = {"cells": stats.number_of_cells(measured), "n": min((~np.isnan(one.values)).sum() for one in measured)}
+        found.append({**dict(zip(by, values, strict=True)), **about, **stats.pooled_mean(measured).columns("value")})
     return pd.DataFrame(found, columns=[*by, "cells", "n", "value", "low", "high"])
 
 
@@ -119,6 +117,11 @@ def usual_kinds(table: pd.DataFrame, *names: str) -> pd.DataFrame:
     """The rows whose networks, named by these columns, are static or have all exits, trained jointly."""
     kept = [all(network.kind in ("sdnn", "dynn") for network in row) for row in zip(*(table[name] for name in names), strict=True)]
     return table[kept]
+
+
+def of_one_training(table: pd.DataFrame, source: str = "source", target: str = "target") -> pd.DataFrame:
+    """The rows whose two networks have the seed and the regime of their training in common."""
+    return table[[one.same_training(other) for one, other in zip(table[source], table[target], strict=True)]]
 
 
 def at_radius(table: pd.DataFrame, radius: dict[str, float]) -> pd.Series:
@@ -176,7 +179,7 @@ def directions(shown: pd.DataFrame, right: dict[Network, np.ndarray], final: boo
     }
     found = []
     for (source, target, method, loss, eps, seed), to_static in turned.items():
-        if source.is_static or not target.is_static or target != source.sibling(exits="none"):
+        if source.is_static or not target.is_static or target != source.static:
             continue
         to_dynamic = turned.get((target, source, method, "final", eps, seed))
         if to_dynamic is None:

@@ -57,7 +57,7 @@ def load_network(network: Network, folder: Path = CHECKPOINTS) -> MultiExitNetwo
         raise CheckpointError(f"{path} is damaged: its digest is not the one on its card")
     state = read_weights(path)
     if network.trained == "heads":
-        static = load_network(network.sibling(exits="none"), folder)
+        static = load_network(network.static, folder)
         if card["backbone_sha256"] != static.card["weights_sha256"]:
             raise CheckpointError(f"{path} was trained on another backbone than {static.card['network']}: train it again")
         state |= {f"backbone.{name}": tensor for name, tensor in static.backbone.state_dict().items()}

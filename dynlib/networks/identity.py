@@ -181,6 +181,15 @@ class Network:
         parts += [self.regime] if self.regime != "standard" else []
         return ", ".join(parts + ([f"seed {self.seed}"] if self.seed else []))
 
+    @property
+    def static(self) -> Self:
+        """The static network of its training: its exits are left out, and all else is the same."""
+        return self.sibling(exits="none")
+
+    def same_training(self, other: "Network") -> bool:
+        """Whether both were trained with one seed in one regime, so that tables set them beside each other."""
+        return (self.regime, self.seed) == (other.regime, other.seed)
+
     def sibling(self, **changes: Any) -> Self:
         """The network that differs in these fields; a change to no exits makes it static.
 

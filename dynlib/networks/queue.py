@@ -41,7 +41,7 @@ def read_queue(path: Path, recipe: str, folder: Path = CHECKPOINTS) -> list[Netw
             continue
         try:
             network = Network.parse(id)
-            backbone = network.sibling(exits="none")
+            backbone = network.static
             if network in seen:
                 raise ValueError(f"{network} is there twice")
             if network.trained == "heads" and backbone not in seen and not backbone.path(folder).exists():
@@ -62,7 +62,7 @@ def train_queue(queue: list[Network], recipe: str, device: str, jobs: int, folde
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
         while waiting or running:
             unfinished = {*waiting, *running.values()}
-            ready = [n for n in waiting if n.trained != "heads" or n.sibling(exits="none") not in unfinished]
+            ready = [n for n in waiting if n.trained != "heads" or n.static not in unfinished]
             for network in ready[: jobs - len(running)]:
                 waiting.remove(network)
                 running[pool.submit(train, network, recipe, device, folder)] = network

@@ -87,7 +87,7 @@ class Training:
         torch.manual_seed(network.seed)
         net = checkpoints.new(network)
         if self.frozen:
-            static = checkpoints.load_network(network.sibling(exits="none"), folder)
+            static = checkpoints.load_network(network.static, folder)
             self.backbone_sha256 = static.card["weights_sha256"]
             net.backbone.load_state_dict(static.backbone.state_dict())
             net.backbone.requires_grad_(False)
