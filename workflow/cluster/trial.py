@@ -48,6 +48,7 @@ def kill_one(run: subprocess.Popen) -> None:
                 subprocess.run(["scancel", id], check=True)
                 return print(f"killed job {id}, {rule}", flush=True)
         time.sleep(1)
+    sys.exit("error: the run ended before a job was seen in the middle of its step")
 
 
 def differing(one: Path, other: Path) -> list[str]:
