@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -18,9 +19,10 @@ PUBLISHED, RERUN = "published", "rerun"
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path that becomes ``path`` once the block has ended without an error.
 
-    It lies in a folder of this process's own, where a killed run's leftovers are in nobody's way.
+    It lies in a folder of this process's own, where a killed run's leftovers are in nobody's way. The machine is in its name, too:
+    several may write there.
     """
-    folder = path.parent / f".partial-{os.getpid()}"
+    folder = path.parent / f".partial-{platform.node()}-{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / path.name  # keeps the suffix, which some writers look at
     try:

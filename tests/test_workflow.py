@@ -1,6 +1,7 @@
 """The whole house: profiles are checked, a killed run goes on, a stale number is caught, what is published stays as it is."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import yaml
 from dynlib import profiles
 from dynlib.files import PROFILES, ROOT
 from dynlib.profiles import ProfileError
-from workflow import craft, run
+from workflow import craft, environment, run
 from workflow.notebook import publish
 
 NOTEBOOK = ROOT / "notebooks" / "01_transferability.ipynb"
@@ -156,6 +157,27 @@ def test_a_run_is_planned_in_a_folder_of_an_awkward_name_without_a_home(house):
     done = subprocess.run(command, cwd=awkward, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "09_claims" in done.stdout
+
+
+def test_on_a_cluster_each_step_is_a_job(house):
+    copy = house("cluster")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--config", "run=smoke", "spread=yes"]
+    command += ["--cores", "2", "--dry-run", "--printshellcmds"]
+    plan = subprocess.run(command, cwd=copy, env=environment.clean(os.environ), capture_output=True, text=True)
+    jobs = re.findall(r"python -m workflow\.craft smoke (\S+) (\S+) --cores 1\n", plan.stdout)
+    steps = craft.steps(profiles.load("smoke", copy / "workflow" / "profiles"))
+    assert sorted(jobs) == sorted((step.campaign.name, step.source.id) for step in steps), plan.stdout + plan.stderr
+    campaign, source = jobs[0]
+    subprocess.run([sys.executable, "-m", "workflow.craft", "smoke", campaign, source], cwd=copy, check=True)
+    assert {(path.parent.name, path.name.split(".")[0]) for path in records(copy)} == {(campaign, source)}
+
+
+def test_the_plugin_knows_the_cluster_profile(house):
+    pytest.importorskip("snakemake_executor_plugin_slurm")
+    command = [sys.executable, "-Es", "-m", "workflow.run", "--profile", "smoke", "--cores", "2", "--dry-run"]
+    done = subprocess.run([*command, "--cluster", "workflow/cluster/slurm"], cwd=house("slurm"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "campaign=clean, source=" in done.stdout
 
 
 def records(house: Path) -> dict[Path, int]:

@@ -42,13 +42,13 @@ def measurable(profile: Profile, campaign: Campaign, dataset: str) -> bool:
     return profile.recipe is not None or there(dataset, campaign.images)
 
 
-def steps(profile: Profile) -> list[Step]:
-    """The steps whose images are here."""
+def steps(profile: Profile, *only: str) -> list[Step]:
+    """The steps whose images are here; or ``only`` one of them, by the names of its campaign and its source."""
     return [
         Step(campaign, source)
         for campaign in profile.campaigns.values()
         for source in campaign.sources
-        if measurable(profile, campaign, source.dataset)
+        if measurable(profile, campaign, source.dataset) and only in ((), (campaign.name, source.id))
     ]
 
 
@@ -99,10 +99,11 @@ def macs(step: Step) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m workflow.craft", description=__doc__)
     parser.add_argument("run")
+    parser.add_argument("step", nargs="*", help="campaign and source of the only step to make (default: all)")
     parser.add_argument("--cores", type=int, default=1)
     given = parser.parse_args()
     profile, results = profiles.load(profile_of(given.run)), home(given.run) / "results"
-    left = [step for step in steps(profile) if not done(profile, step, results)]
+    left = [step for step in steps(profile, *given.step) if not done(profile, step, results)]
     # The longest first, so that the last to end has little left while the others are idle.
     named = [(step.campaign.name, step.source) for step in sorted(left, key=macs, reverse=True)]
     context = get_context("spawn")

@@ -1,4 +1,4 @@
-"""Redraw all that is published from the committed records: claims, figures, notebooks, the README's tables.
+"""Redraw all that is published from the committed records: claims, figures, notebooks, the pages' tables.
 
 With ``--records FOLDER`` the records of a run, such as ``runs/rerun/results``, take the committed ones' place first.
 """
@@ -51,6 +51,7 @@ def main() -> None:
         list(pool.map(redraw, profiles.load(PUBLISHED).notebooks))
     step("dynlib", "cards")
     step("dynlib", "report")
+    step("workflow.cost")
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m workflow.run", description=__doc__)
     parser.add_argument("--profile", required=True)
     parser.add_argument("--cores", required=True)
+    parser.add_argument("--cluster", help="folder of a Snakemake profile for a cluster, where each step of crafting is a job")
     parser.add_argument("--dry-run", action="store_true")
     given = parser.parse_args()
     run = RERUN if given.profile == PUBLISHED else given.profile
@@ -88,6 +89,7 @@ def main() -> None:
     for notice in notices(profile):
         print(notice, flush=True)
     command = [sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--config", f"run={run}"]
+    command += ["spread=yes", "--profile", given.cluster] if given.cluster else []
     command += ["--cores", given.cores, "--rerun-incomplete"]
     # Every file is written to a temporary name first: what is there is whole, and a killed run's lock has nothing to protect.
     command += ["--keep-incomplete", "--nolock"]
