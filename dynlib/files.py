@@ -2,7 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+import platform
+import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -18,9 +20,13 @@ PUBLISHED, RERUN = "published", "rerun"
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path that becomes ``path`` once the block has ended without an error.
 
-    It lies in a folder of this process's own, where a killed run's leftovers are in nobody's way.
+    It lies in a folder of this process's own, where a killed run's leftovers are in nobody's way until the next one clears them.
     """
-    folder = path.parent / f".partial-{os.getpid()}"
+    host = platform.node()
+    for left in path.parent.glob(f".partial-{host}-*"):
+        if not _alive(int(left.name.rpartition("-")[2])):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = path.parent / f".partial-{host}-{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / path.name  # keeps the suffix, which some writers look at
     try:
@@ -32,6 +38,25 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         with suppress(OSError):  # another file may be on its way there
             folder.rmdir()
+
+
+def _alive(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
+
+
+def digest(parts: Iterable[bytes | memoryview]) -> str:
+    """SHA-256 of bytes in this order."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
 
 
 def sha256(path: Path) -> str:
