@@ -3,6 +3,7 @@
 import argparse
 import ast
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -71,6 +72,17 @@ def summary(run: str) -> str:
     return "\n".join([*lines, f"More in {(home(run) / 'REPORT.md').relative_to(ROOT)}"])
 
 
+def ended(snakemake: subprocess.Popen) -> int:
+    """Its exit status. Ctrl-C, a request to stop or a closed terminal ends all of it at once, and what is done is kept."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        return snakemake.wait()
+    except KeyboardInterrupt:
+        os.killpg(snakemake.pid, signal.SIGKILL)
+        sys.exit("interrupted: the same command goes on from here")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m workflow.run", description=__doc__)
     parser.add_argument("--profile", required=True)
@@ -92,7 +104,7 @@ def main() -> None:
     # Every file is written to a temporary name first: what is there is whole, and a killed run's lock has nothing to protect.
     command += ["--keep-incomplete", "--nolock"]
     command += ["--dry-run"] if given.dry_run else ["--quiet", "all"]
-    code = subprocess.run(command, cwd=ROOT, env=clean(os.environ)).returncode
+    code = ended(subprocess.Popen(command, cwd=ROOT, env=clean(os.environ), start_new_session=True))
     if code:
         logs = sorted((ROOT / ".snakemake" / "log").glob("*.log"))
         sys.exit(f"error: the run stopped; {logs[-1] if logs else 'Snakemake'} tells more")
