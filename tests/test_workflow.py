@@ -1,12 +1,10 @@
 """The whole house: profiles are checked, a killed run goes on, a stale number is caught, what is published stays as it is."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -15,6 +13,7 @@ import yaml
 from dynlib import profiles
 from dynlib.files import PROFILES, ROOT
 from dynlib.profiles import ProfileError
+from tests.houses import build, produced, records, start
 from workflow import craft, run
 from workflow.notebook import publish
 
@@ -106,45 +105,8 @@ def test_notebooks_are_committed_with_outputs():
 
 @pytest.fixture
 def house(tmp_path):
-    """Makes copies of the project with a tiny profile: one cell, a few images, three notebooks."""
-
-    def build(name: str) -> Path:
-        copy = tmp_path / name
-        for part in ("dynlib", "workflow", "notebooks", "checkpoints", "figures"):
-            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "training"))
-        (copy / "results").mkdir()
-        shutil.copy(ROOT / "results" / "claims.csv", copy / "results")
-        short = {
-            "transfer": {"attack": "pgd", "steps": 2, "eps": "2/255", "each": {"loss": ["average", "final", "taken", "answering"]}},
-            "cost": {"attack": "pgd", "step_size": "2/255", "steps": 4, "early_stop": True, "asks": True},
-            "surface": {"attack": "early_pgd", "steps": 2, "eps": "2/255"},
-            "designs": {"attack": "early_pgd", "steps": 2, "eps": "2/255", "each": {"exits": ["all", "spread1"]}},
-            "slowdown": {"attack": "pgd", "steps": 2, "eps": "2/255", "goal": "slow_down", "loss": "uniform"},
-            "published_attack": {"attack": "early_attack", "iterations": 2},
-        }
-        images = {"images": {"test": 8, "validation": 8}}
-        tiny = {
-            "extends": "published",
-            "seed": 5,
-            "mechanism": {"mechanism": "confidence", "threshold": 0.8},
-            "networks": [{"dataset": "cifar10", "model": "resnet56"}],
-            "campaigns": {"clean": images} | {name: images | {"attacks": [attack]} for name, attack in short.items()},
-            "timing": {"images": 2, "batches": [1], "rounds": 1},
-        }
-        text = (copy / "workflow" / "profiles" / "published.yaml").read_text()
-        whole = yaml.safe_load(text)
-        whole["notebooks"] = {name: {} for name in ("01_transferability", "02_efficiency", "09_claims")}
-        (copy / "workflow" / "profiles" / "published.yaml").write_text(yaml.safe_dump(whole))
-        (copy / "workflow" / "profiles" / "smoke.yaml").write_text(yaml.safe_dump(tiny))
-        return copy
-
-    return build
-
-
-def start(house: Path) -> subprocess.Popen:
-    command = [sys.executable, "-Es", "-m", "workflow.run", "--profile", "smoke", "--cores", "2"]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=house, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    """Makes copies of the project with a tiny profile."""
+    return lambda name: build(tmp_path / name)
 
 
 def test_a_run_is_planned_in_a_folder_of_an_awkward_name_without_a_home(house):
@@ -156,17 +118,6 @@ def test_a_run_is_planned_in_a_folder_of_an_awkward_name_without_a_home(house):
     done = subprocess.run(command, cwd=awkward, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "09_claims" in done.stdout
-
-
-def records(house: Path) -> dict[Path, int]:
-    """Which file each record is: another one when it was written again. Snakemake renews the dates of all of them."""
-    return {path: path.stat().st_ino for path in house.glob("runs/smoke/results/*/*.parquet")}
-
-
-def produced(house: Path) -> dict[str, bytes]:
-    """What must be the same, byte for byte, on a second run."""
-    files = [*house.glob("runs/smoke/figures/*"), house / "runs" / "smoke" / "results" / "claims.csv"]
-    return {str(path.relative_to(house)): path.read_bytes() for path in files}
 
 
 def test_killed_run_goes_on_to_the_same_end(house):
