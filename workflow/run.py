@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,35 @@ import papermill
 
 from dynlib import data, profiles
 from dynlib.analysis.claims import CLAIMS
+from dynlib.attacks import Foolbox
 from dynlib.datasets import DATASETS
 from dynlib.files import CHECKPOINTS, PUBLISHED, RERUN, ROOT, home
+from dynlib.networks.identity import Network
 from dynlib.profiles import Profile, ProfileError
 from dynlib.report.report import main_rows
 from workflow.craft import measurable
 from workflow.environment import clean
 from workflow.notebook import literal
+
+
+def dynamic(id: str) -> bool:
+    """Whether this is the id of a dynamic network on CIFAR-10."""
+    try:
+        network = Network.parse(id)
+    except ValueError:
+        return False
+    return network.dataset == "cifar10" and not network.is_static
+
+
+# What notebooks' parameters may be.
+RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "threshold": ("a number between 0 and 1", lambda value: 0 < value < 1),
+    "gallery_network": ("a dynamic network on CIFAR-10", dynamic),
+    "gallery_rows": ("1 to 20", lambda value: 1 <= value <= 20),
+    "n_images": ("1 to 1000", lambda value: 1 <= value <= 1000),
+    "eps_255": ("1 to 255", lambda value: 1 <= value <= 255),
+    "steps": ("at least 1", lambda value: value >= 1),
+}
 
 
 def check(profile: Profile) -> None:
@@ -33,6 +55,12 @@ def check(profile: Profile) -> None:
         for network in profile.networks:
             if not network.path(CHECKPOINTS).exists():
                 raise ProfileError(f"profile {profile.name}: {network} is not shipped, and without a recipe nothing is trained")
+    for name, campaign in profile.campaigns.items():
+        for planned in campaign.attacks:
+            try:
+                _ = planned.attack.made() if isinstance(planned.attack, Foolbox) else None
+            except (ValueError, ModuleNotFoundError) as error:
+                raise ProfileError(f"profile {profile.name}: campaigns.{name}: {error}") from None
     for notebook, parameters in profile.notebooks.items():
         check_parameters(ROOT / "notebooks" / f"{notebook}.ipynb", parameters)
 
@@ -48,6 +76,8 @@ def check_parameters(path: Path, parameters: Mapping[str, Any]) -> None:
         default = ast.literal_eval(known[name]["default"])
         if type(value) is not type(default):
             raise ProfileError(f"{path.name}: {name} is {value!r}, not a {type(default).__name__}")
+        if name in RANGES and not RANGES[name][1](value):
+            raise ProfileError(f"{path.name}: {name} is {value!r}: need {RANGES[name][0]}")
 
 
 def notices(profile: Profile) -> list[str]:
