@@ -34,6 +34,9 @@ def atomic(path: Path) -> Iterator[Path]:
         # Some writers let nobody else read what they write: here the umask decides, as it did for the folder.
         temporary.chmod(folder.stat().st_mode & 0o666)
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say where
+        raise
     finally:
         temporary.unlink(missing_ok=True)
         with suppress(OSError):  # another file may be on its way there

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parsed
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from dynlib.files import CHECKPOINTS, DENIED, atomic, digest, sha256
@@ -111,7 +111,7 @@ def write_weights(state: dict[str, Tensor], path: Path) -> None:
         else:
             stored[name] = tensor.half()
     with atomic(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in stored.items()}, temporary)
+        temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in stored.items()}))
 
 
 def write_card(path: Path, card: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -153,7 +153,7 @@ class Training:
         about = json.dumps({"recipe": self.recipe.describe(), "history": self.history})
         with atomic(self.state_path) as temporary:
             said = {"about": about, "sha256": _digest(about, state)}
-            save_file({name: t.contiguous() for name, t in state.items()}, temporary, said)
+            temporary.write_bytes(save({name: t.contiguous() for name, t in state.items()}, said))
         with atomic(self.state_path.with_suffix(".csv")) as temporary, open(temporary, "w", newline="") as file:
             log = csv.DictWriter(file, self.history[0])
             log.writeheader()
