@@ -85,7 +85,7 @@ def test_card(times, tmp_path):
     check(file.with_suffix(".json"), lambda: checkpoints.read_card(file), times)
 
 
-@fault("damaged files", SAFE, 40, 400)
+@fault("damaged files", SAFE, 12, 400)
 def test_running_state(times, tmp_path, monkeypatch):
     """A byte changed, or the end missing, in what an interrupted training left"""
     small = data.load("cifar10", "test", 64)
