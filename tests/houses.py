@@ -4,8 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import yaml
 
 from dynlib.files import ROOT
@@ -45,11 +47,19 @@ def build(copy: Path) -> Path:
     return copy
 
 
-def start(house: Path, *wrapper: str, cores: int = 2, **changes: str) -> subprocess.Popen:
-    """Start a run there, in a session of its own."""
-    command = [*wrapper, sys.executable, "-Es", "-m", "workflow.run", "--profile", "smoke", "--cores", str(cores)]
+def start(house: Path, *wrapper: str, **changes: str) -> subprocess.Popen:
+    """Start a run there."""
+    command = [*wrapper, sys.executable, "-Es", "-m", "workflow.run", "--profile", "smoke", "--cores", "2"]
     pipe, environment = subprocess.PIPE, os.environ | changes
-    return subprocess.Popen(command, cwd=house, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    return subprocess.Popen(command, cwd=house, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def kill(run: subprocess.Popen) -> None:
+    """As a loss of power does: the run and all that it has started, at once."""
+    for process in [*psutil.Process(run.pid).children(recursive=True), run]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    run.communicate()
 
 
 def records(house: Path) -> dict[Path, int]:

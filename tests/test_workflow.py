@@ -1,7 +1,6 @@
 """The whole house: profiles are checked, a killed run goes on, a stale number is caught, what is published stays as it is."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ import yaml
 from dynlib import profiles
 from dynlib.files import PROFILES, ROOT
 from dynlib.profiles import ProfileError
-from tests.houses import build, produced, records, start
+from tests.houses import build, kill, produced, records, start
 from workflow import craft, run
 from workflow.notebook import publish
 
@@ -136,8 +135,7 @@ def test_killed_run_goes_on_to_the_same_end(house):
         assert second.poll() is None
         time.sleep(0.1)
     time.sleep(2)  # it is in the middle of the next step now
-    os.killpg(second.pid, signal.SIGKILL)
-    second.communicate()
+    kill(second)
     found = records(killed)
     step = {path: path.name.split(".")[0] for path in found}
     both = [(path.parent, step[path]) for path in found]
