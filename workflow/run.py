@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,15 @@ def summary(run: str) -> str:
     return "\n".join([*lines, f"More in {(home(run) / 'REPORT.md').relative_to(ROOT)}"])
 
 
+def date_now(paths: Iterable[Path]) -> None:
+    """Files from the future, as a clock that was set back leaves them, stop Snakemake: they become files of now, all at once."""
+    now = time.time()
+    for path in paths:
+        with suppress(OSError):  # somebody else's
+            if path.stat().st_mtime > now:
+                os.utime(path, (now, now))
+
+
 def ended(snakemake: subprocess.Popen) -> int:
     """Its exit status. Ctrl-C, a request to stop or a closed terminal ends all of it at once, and what is done is kept."""
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -134,6 +145,8 @@ def main() -> None:
     # Every file is written to a temporary name first: what is there is whole, and a killed run's lock has nothing to protect.
     command += ["--keep-incomplete", "--nolock"]
     command += ["--dry-run"] if given.dry_run else ["--quiet", "all"]
+    if not given.dry_run:
+        date_now([*CHECKPOINTS.glob("*"), *data.folder().glob("*.npz"), *home(run).rglob("*")])
     code = ended(subprocess.Popen(command, cwd=ROOT, env=clean(os.environ), start_new_session=True))
     if code:
         logs = sorted((ROOT / ".snakemake" / "log").glob("*.log"))
