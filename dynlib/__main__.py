@@ -22,7 +22,10 @@ def main() -> None:
     elif command not in COMMANDS:
         sys.exit(f"error: unknown command {command!r}: choose one of {', '.join(COMMANDS)}")
     else:
-        import_module(COMMANDS[command]).main(sys.argv[2:])
+        try:
+            import_module(COMMANDS[command]).main(sys.argv[2:])
+        except KeyboardInterrupt:
+            sys.exit("interrupted")
 
 
 if __name__ == "__main__":

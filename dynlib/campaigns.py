@@ -9,13 +9,14 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from dynlib.attacks import ATTACKS, AnyAttack
 from dynlib.attacks.losses import on_one_exit
 from dynlib.mechanisms import MECHANISMS, Mechanism
 from dynlib.networks.identity import Network, early_exits
 
+FINITE = ConfigDict(allow_inf_nan=False)
 Names = Literal["dataset", "model", "exits", "trained", "regime", "seed"]
 # Values that some of a network's fields may have; a field that is not named may have any.
 Selection = dict[Names, str | int | list[str | int]]
@@ -104,21 +105,21 @@ def build(kind: Literal["attack", "mechanism"], given: Any, place: str) -> Any:
         ValueError: an unknown name or field, a field that is missing or of another type, or a value out of range.
     """
     known: Mapping[str, type[Any]] = ATTACKS if kind == "attack" else MECHANISMS
-    if not isinstance(given, Mapping) or given.get(kind) not in known:
-        name = given.get(kind) if isinstance(given, Mapping) else given
+    name = given.get(kind) if isinstance(given, Mapping) else given
+    if not isinstance(given, Mapping) or not isinstance(name, str) or name not in known:
         raise ValueError(f"{place}: unknown {kind} {name!r}: choose one of {', '.join(known)}")
-    wanted, values = known[given[kind]], {key: value for key, value in given.items() if key != kind}
+    wanted, values = known[name], {key: value for key, value in given.items() if key != kind}
     hints, own = get_type_hints(wanted), {field.name: field for field in fields(wanted)}
     for key, value in values.items():
         here = f"{place}.{key}"
         if key not in own:
-            raise ValueError(f"{here}: {given[kind]} has no such field: it has {', '.join(own)}")
+            raise ValueError(f"{here}: {name} has no such field: it has {', '.join(own)}")
         if hints[key] is Mechanism:
             values[key] = build("mechanism", value, here)
             continue
         value = tuple(value) if isinstance(value, list) else value  # YAML has no tuples
         try:
-            values[key] = TypeAdapter(hints[key]).validate_python(value, strict=True)
+            values[key] = TypeAdapter(hints[key], config=FINITE).validate_python(value, strict=True)
         except ValidationError as error:
             raise ValueError(f"{here}: {value!r}: {error.errors()[0]['msg']}") from None
     if missing := [key for key, field in own.items() if key not in values and _default(field) is MISSING]:

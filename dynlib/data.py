@@ -160,7 +160,8 @@ def _read_sample(dataset: str, split: str) -> Arrays:
     entry, path = get_dataset(dataset), SAMPLES / f"{dataset}_{split}.png"
     side, (size, expected) = entry.side, entry.samples[split]
     try:
-        sheet = np.asarray(Image.open(path))
+        with Image.open(path) as file:
+            sheet = np.asarray(file)
         labels = np.array(json.loads(path.with_suffix(".json").read_text()), dtype=np.uint8)
         images = sheet.reshape(SHEET_ROWS, side, size // SHEET_ROWS, side, 3).swapaxes(1, 2).reshape(size, side, side, 3)
     except PermissionError as error:

@@ -3,7 +3,8 @@
 import hashlib
 import os
 import platform
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -19,10 +20,13 @@ PUBLISHED, RERUN = "published", "rerun"
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path that becomes ``path`` once the block has ended without an error.
 
-    It lies in a folder of this process's own, where a killed run's leftovers are in nobody's way. The machine is in its name, too:
-    several may write there.
+    It lies in a folder of this process's own, where a killed run's leftovers are in nobody's way until the next one clears them.
     """
-    folder = path.parent / f".partial-{platform.node()}-{os.getpid()}"
+    host = platform.node()
+    for left in path.parent.glob(f".partial-{host}-*"):
+        if not _alive(int(left.name.rpartition("-")[2])):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = path.parent / f".partial-{host}-{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / path.name  # keeps the suffix, which some writers look at
     try:
@@ -30,10 +34,32 @@ def atomic(path: Path) -> Iterator[Path]:
         # Some writers let nobody else read what they write: here the umask decides, as it did for the folder.
         temporary.chmod(folder.stat().st_mode & 0o666)
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say where
+        raise
     finally:
         temporary.unlink(missing_ok=True)
         with suppress(OSError):  # another file may be on its way there
             folder.rmdir()
+
+
+def _alive(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
+
+
+def digest(parts: Iterable[bytes | memoryview]) -> str:
+    """SHA-256 of bytes in this order."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
 
 
 def sha256(path: Path) -> str:

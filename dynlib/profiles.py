@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 
 from dynlib.attacks import ATTACKS
 from dynlib.attacks.goals import get_goal
@@ -22,6 +22,7 @@ from dynlib.campaigns import Campaign, Names, Planned, Selection, build, plain, 
 from dynlib.files import PROFILES
 from dynlib.mechanisms import Mechanism
 from dynlib.networks.identity import Network, early_exits
+from dynlib.networks.recipes import RECIPES
 
 # What a network's fields are where a profile does not say.
 USUAL: Selection = {"exits": ["none", "all"], "trained": ["joint", "heads"], "regime": "standard", "seed": 0}
@@ -53,9 +54,15 @@ class Timing(_Strict):
     rounds: PositiveInt
 
 
+def _known_recipe(name: str | None) -> str | None:
+    if name is not None and name not in RECIPES:
+        raise ValueError(f"unknown recipe {name!r}: choose one of {', '.join(RECIPES)}")
+    return name
+
+
 class _Profile(_Strict):
-    device: str
-    recipe: str | None
+    device: Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")]
+    recipe: Annotated[str | None, AfterValidator(_known_recipe)]
     seed: int
     mechanism: dict[str, Any]
     networks: Annotated[list[Selection], Field(min_length=1)]
@@ -191,7 +198,8 @@ def _planned(spec: dict[str, Any], place: str, mechanism: Mechanism, seed: int) 
         except ValidationError as error:
             raise ValueError(f"{place}.sources: {error.errors()[0]['msg']}") from None
         early_exits(exits, 100)  # whether a network has so many is its own affair
-        own = {field.name for field in fields(ATTACKS[settings["attack"]])} if settings.get("attack") in ATTACKS else set()
+        kind = ATTACKS.get(str(settings.get("attack")))
+        own = {field.name for field in fields(kind)} if kind else set()
         usual = {"mechanism": plain(mechanism, "mechanism"), "seed": seed}
         usual = {key: value for key, value in usual.items() if key in own}
         found.append(Planned(build("attack", usual | settings, place), exits, only))

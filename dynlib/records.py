@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from dynlib.campaigns import completed
 from dynlib.datasets import DATASETS
-from dynlib.files import CHECKPOINTS, DENIED, atomic
+from dynlib.files import CHECKPOINTS, DENIED, atomic, digest
 from dynlib.mechanisms.base import STEPS
 from dynlib.networks.checkpoints import CheckpointError, read_card
 from dynlib.networks.identity import Network
@@ -92,7 +92,8 @@ def write(folder: Path, kind: str, source: Network, blocks: Iterable[Mapping[str
     with atomic(target) as temporary:
         repeated = [name for name in schema.names if name not in ("image", *FIXED_POINT)]
         encodings = {name: "BYTE_STREAM_SPLIT" for name in FIXED_POINT if name in schema.names} | {"image": "DELTA_BINARY_PACKED"}
-        described = table.replace_schema_metadata({"about": json.dumps(about)})
+        said = json.dumps(about)
+        described = table.replace_schema_metadata({"about": said, "sha256": _digest(said.encode(), table)})
         pq.write_table(described, temporary, compression="zstd", use_dictionary=repeated, column_encoding=encodings)
     return target
 
@@ -158,7 +159,24 @@ def _read(file: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
         table = pq.read_table(file)
     if not table.schema.equals(SCHEMAS[kind]):
         raise RecordsError(f"{file} has another schema: it was written by another version, run again")
+    with named_if_damaged(file):
+        said = table.schema.metadata
+        # Records of before there were digests have none.
+        if said.get(b"sha256", expected := _digest(said[b"about"], table).encode()) != expected:
+            raise ValueError("wrong digest")
     return table, stands_on
+
+
+def _digest(about: bytes, table: pa.Table) -> str:
+    """Of all that records say, however Parquet has encoded it."""
+    parts: list[bytes | memoryview] = [about]
+    for name, column in zip(table.column_names, table.unify_dictionaries().itercolumns(), strict=True):
+        values = column.combine_chunks()
+        if isinstance(values, pa.DictionaryArray):
+            names, ranks = np.unique(values.dictionary.to_numpy(zero_copy_only=False), return_inverse=True)
+            values, parts = ranks.astype(np.int16)[values.indices.to_numpy()], [*parts, "\0".join(names).encode()]
+        parts += [name.encode(), np.ascontiguousarray(values).data.cast("B")]
+    return digest(parts)
 
 
 @contextmanager
@@ -167,19 +185,19 @@ def named_if_damaged(file: Path) -> Iterator[None]:
         yield
     except PermissionError:
         raise RecordsError(f"{file} {DENIED}") from None
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)
         raise RecordsError(f"{file} is damaged ({line}): delete it and run again") from None
 
 
 def _check_networks(file: Path, stands_on: Mapping[str, Any]) -> None:
-    for id, digest in stands_on["weights"].items():
+    for id, weights in stands_on["weights"].items():
         network = Network.parse(id)
         try:
             known = read_card(network.path(CHECKPOINTS))["weights_sha256"]
         except CheckpointError as error:
             raise RecordsError(f"{file} was measured on {id}, but {error}") from None
-        if digest != known:
+        if weights != known:
             raise RecordsError(f"{file} was measured with other weights of {id}: delete it and run again")
         if stands_on["data"] != DATASETS[network.dataset].digests:
             raise RecordsError(f"{file} was measured on other data than {network.dataset} here: delete it and run again")

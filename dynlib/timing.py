@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         profile = profiles.load(given.profile)
         tables = [measure(network, profile.timing, profile.mechanism, profile.device) for network in given.networks]
-    except (ValueError, data.DataError, checkpoints.CheckpointError) as error:
+        with atomic(given.out) as temporary:
+            pd.concat(tables).to_csv(temporary, index=False, float_format="%.4f")
+    except (ValueError, OSError, data.DataError, checkpoints.CheckpointError) as error:
         sys.exit(f"error: {error}")
-    with atomic(given.out) as temporary:
-        pd.concat(tables).to_csv(temporary, index=False, float_format="%.4f")

@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 import torch
 from torch import nn
@@ -5,6 +7,38 @@ from torch import nn
 import dynlib
 from dynlib import MultiExitNetwork, data
 from dynlib.networks.backbones import Backbone
+
+
+def pytest_addoption(parser):
+    parser.addoption("--all", action="store_true", help="do all faults of tests/faults, which takes long")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "fault(kind, outcome, quick, all): see tests/faults")
+
+
+@pytest.fixture
+def times(request, record_property):
+    """How often a test is to do its fault; a test that passes has done it so often."""
+    mark = request.node.get_closest_marker("fault").kwargs
+    number = mark["all" if request.config.getoption("all") else "quick"]
+    if not number:
+        pytest.skip("takes long: needs --all")
+    record_property("faults", (mark["kind"], number))
+    return number
+
+
+def pytest_terminal_summary(terminalreporter):
+    done = Counter()
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "faults":
+                done[value[0]] += value[1]
+    if done:
+        terminalreporter.section("faults done and withstood")
+        for kind, number in sorted(done.items()):
+            terminalreporter.write_line(f"{number:7,} {kind}")
+        terminalreporter.write_line(f"{done.total():7,} in all")
 
 
 def pytest_collection_modifyitems(items):

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 import foolbox
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -83,36 +81,6 @@ def test_float32_is_float32_whatever_surrounds_it(sample):
 def test_an_idle_attack_fails_that_check(dynn, sample):
     with pytest.raises(AssertionError):
         check_effect(Idle(), dynn, sample[0][:16], sample[1][:16])
-
-
-@given(
-    name=st.sampled_from(list(IN_BALL)),
-    loss=st.sampled_from([*LOSSES, "exit=0", "exit=1"]),
-    eps=st.floats(1e-4, 1),
-    steps=st.integers(1, 4),
-    step_size=st.none() | st.floats(1e-4, 2),
-    early_stop=st.booleans(),
-    threshold=st.floats(0.05, 0.95),
-    batch=st.integers(1, 4),
-    seed=st.integers(-5, 5),
-)
-@settings(deadline=None, max_examples=60, derandomize=True)
-def test_ball_range_and_bookkeeping(name, loss, eps, steps, step_size, early_stop, threshold, batch, seed):
-    net, mechanism = small_network(3), ConfidenceExit(threshold)
-    generator = torch.Generator().manual_seed(batch)
-    images = torch.rand(batch, 3, 32, 32, generator=generator).mul(1.2).clamp(0, 1)  # some pixels at the border
-    labels = torch.randint(0, 10, (batch,), generator=generator)
-    iterative = {} if name == "fgsm" else {"steps": steps, "step_size": step_size}
-    attack = IN_BALL[name](eps=eps, loss=loss, early_stop=early_stop, mechanism=mechanism, seed=seed, **iterative)
-    result = attack(net, images, labels)
-    assert (result.adversarial - images).abs().max() <= eps + 1e-6
-    assert result.adversarial.min() >= 0
-    assert result.adversarial.max() <= 1
-    assert result.adversarial.dtype == torch.float32
-    runs = net.n_exits if loss == "max_average" else 1
-    assert (result.steps <= attack.steps * runs).all()
-    assert early_stop or (result.steps == attack.steps * runs).all()
-    assert (result.macs > 0).all()
 
 
 @pytest.mark.parametrize("eps_255", [1, 8])

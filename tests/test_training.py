@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from dynlib import data
@@ -272,6 +272,6 @@ def test_other_recipe_is_refused(workshop, monkeypatch):
     train(workshop, "sdnn")
     state = workshop / "training" / "cifar10-mobilenet-sdnn-tiny.safetensors"
     about = {"recipe": {"epochs": 1}, "history": []}
-    training.save_file(load_file(state), state, {"about": json.dumps(about)})
+    save_file(load_file(state), state, {"about": json.dumps(about)})
     with pytest.raises(CheckpointError, match="another recipe"):
         train(workshop, "sdnn")

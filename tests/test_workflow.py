@@ -2,12 +2,9 @@
 
 import os
 import re
-import shutil
-import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -16,6 +13,7 @@ import yaml
 from dynlib import profiles
 from dynlib.files import PROFILES, ROOT
 from dynlib.profiles import ProfileError
+from tests.houses import build, kill, produced, records, start
 from workflow import craft, environment, run
 from workflow.notebook import publish
 
@@ -107,45 +105,8 @@ def test_notebooks_are_committed_with_outputs():
 
 @pytest.fixture
 def house(tmp_path):
-    """Makes copies of the project with a tiny profile: one cell, a few images, three notebooks."""
-
-    def build(name: str) -> Path:
-        copy = tmp_path / name
-        for part in ("dynlib", "workflow", "notebooks", "checkpoints", "figures"):
-            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "training"))
-        (copy / "results").mkdir()
-        shutil.copy(ROOT / "results" / "claims.csv", copy / "results")
-        short = {
-            "transfer": {"attack": "pgd", "steps": 2, "eps": "2/255", "each": {"loss": ["average", "final", "taken", "answering"]}},
-            "cost": {"attack": "pgd", "step_size": "2/255", "steps": 4, "early_stop": True, "asks": True},
-            "surface": {"attack": "early_pgd", "steps": 2, "eps": "2/255"},
-            "designs": {"attack": "early_pgd", "steps": 2, "eps": "2/255", "each": {"exits": ["all", "spread1"]}},
-            "slowdown": {"attack": "pgd", "steps": 2, "eps": "2/255", "goal": "slow_down", "loss": "uniform"},
-            "published_attack": {"attack": "early_attack", "iterations": 2},
-        }
-        images = {"images": {"test": 8, "validation": 8}}
-        tiny = {
-            "extends": "published",
-            "seed": 5,
-            "mechanism": {"mechanism": "confidence", "threshold": 0.8},
-            "networks": [{"dataset": "cifar10", "model": "resnet56"}],
-            "campaigns": {"clean": images} | {name: images | {"attacks": [attack]} for name, attack in short.items()},
-            "timing": {"images": 2, "batches": [1], "rounds": 1},
-        }
-        text = (copy / "workflow" / "profiles" / "published.yaml").read_text()
-        whole = yaml.safe_load(text)
-        whole["notebooks"] = {name: {} for name in ("01_transferability", "02_efficiency", "09_claims")}
-        (copy / "workflow" / "profiles" / "published.yaml").write_text(yaml.safe_dump(whole))
-        (copy / "workflow" / "profiles" / "smoke.yaml").write_text(yaml.safe_dump(tiny))
-        return copy
-
-    return build
-
-
-def start(house: Path) -> subprocess.Popen:
-    command = [sys.executable, "-Es", "-m", "workflow.run", "--profile", "smoke", "--cores", "2"]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=house, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    """Makes copies of the project with a tiny profile."""
+    return lambda name: build(tmp_path / name)
 
 
 def test_a_run_is_planned_in_a_folder_of_an_awkward_name_without_a_home(house):
@@ -180,17 +141,6 @@ def test_the_plugin_knows_the_cluster_profile(house):
     assert "campaign=clean, source=" in done.stdout
 
 
-def records(house: Path) -> dict[Path, int]:
-    """Which file each record is: another one when it was written again. Snakemake renews the dates of all of them."""
-    return {path: path.stat().st_ino for path in house.glob("runs/smoke/results/*/*.parquet")}
-
-
-def produced(house: Path) -> dict[str, bytes]:
-    """What must be the same, byte for byte, on a second run."""
-    files = [*house.glob("runs/smoke/figures/*"), house / "runs" / "smoke" / "results" / "claims.csv"]
-    return {str(path.relative_to(house)): path.read_bytes() for path in files}
-
-
 def test_killed_run_goes_on_to_the_same_end(house):
     whole, killed = house("whole"), house("killed")
     committed = {path: path.read_bytes() for part in ("notebooks", "figures", "results") for path in (whole / part).glob("*.*")}
@@ -207,8 +157,7 @@ def test_killed_run_goes_on_to_the_same_end(house):
         assert second.poll() is None
         time.sleep(0.1)
     time.sleep(2)  # it is in the middle of the next step now
-    os.killpg(second.pid, signal.SIGKILL)
-    second.communicate()
+    kill(second)
     found = records(killed)
     step = {path: path.name.split(".")[0] for path in found}
     both = [(path.parent, step[path]) for path in found]

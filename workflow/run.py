@@ -3,9 +3,12 @@
 import argparse
 import ast
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,35 @@ import papermill
 
 from dynlib import data, profiles
 from dynlib.analysis.claims import CLAIMS
+from dynlib.attacks import Foolbox
 from dynlib.datasets import DATASETS
 from dynlib.files import CHECKPOINTS, PUBLISHED, RERUN, ROOT, home
+from dynlib.networks.identity import Network
 from dynlib.profiles import Profile, ProfileError
 from dynlib.report.report import main_rows
 from workflow.craft import measurable
 from workflow.environment import clean
 from workflow.notebook import literal
+
+
+def dynamic(id: str) -> bool:
+    """Whether this is the id of a dynamic network on CIFAR-10."""
+    try:
+        network = Network.parse(id)
+    except ValueError:
+        return False
+    return network.dataset == "cifar10" and not network.is_static
+
+
+# What notebooks' parameters may be.
+RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "threshold": ("a number between 0 and 1", lambda value: 0 < value < 1),
+    "gallery_network": ("a dynamic network on CIFAR-10", dynamic),
+    "gallery_rows": ("1 to 20", lambda value: 1 <= value <= 20),
+    "n_images": ("1 to 1000", lambda value: 1 <= value <= 1000),
+    "eps_255": ("1 to 255", lambda value: 1 <= value <= 255),
+    "steps": ("at least 1", lambda value: value >= 1),
+}
 
 
 def check(profile: Profile) -> None:
@@ -32,6 +57,12 @@ def check(profile: Profile) -> None:
         for network in profile.networks:
             if not network.path(CHECKPOINTS).exists():
                 raise ProfileError(f"profile {profile.name}: {network} is not shipped, and without a recipe nothing is trained")
+    for name, campaign in profile.campaigns.items():
+        for planned in campaign.attacks:
+            try:
+                _ = planned.attack.made() if isinstance(planned.attack, Foolbox) else None
+            except (ValueError, ModuleNotFoundError) as error:
+                raise ProfileError(f"profile {profile.name}: campaigns.{name}: {error}") from None
     for notebook, parameters in profile.notebooks.items():
         check_parameters(ROOT / "notebooks" / f"{notebook}.ipynb", parameters)
 
@@ -47,6 +78,8 @@ def check_parameters(path: Path, parameters: Mapping[str, Any]) -> None:
         default = ast.literal_eval(known[name]["default"])
         if type(value) is not type(default):
             raise ProfileError(f"{path.name}: {name} is {value!r}, not a {type(default).__name__}")
+        if name in RANGES and not RANGES[name][1](value):
+            raise ProfileError(f"{path.name}: {name} is {value!r}: need {RANGES[name][0]}")
 
 
 def notices(profile: Profile) -> list[str]:
@@ -69,6 +102,26 @@ def summary(run: str) -> str:
             told = f"{claim.verdict(table.loc[id])}: {claim.seen(table.loc[id])}" if id in table.index else "not measured"
             lines.append(f"{id:<4} {name:<10} {told}")
     return "\n".join([*lines, f"More in {(home(run) / 'REPORT.md').relative_to(ROOT)}"])
+
+
+def date_now(paths: Iterable[Path]) -> None:
+    """Files from the future, as a clock that was set back leaves them, stop Snakemake: they become files of now, all at once."""
+    now = time.time()
+    for path in paths:
+        with suppress(OSError):  # somebody else's
+            if path.stat().st_mtime > now:
+                os.utime(path, (now, now))
+
+
+def ended(snakemake: subprocess.Popen) -> int:
+    """Its exit status. Ctrl-C, a request to stop or a closed terminal ends all of it at once, and what is done is kept."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        return snakemake.wait()
+    except KeyboardInterrupt:
+        os.killpg(snakemake.pid, signal.SIGKILL)
+        sys.exit("interrupted: the same command goes on from here")
 
 
 def main() -> None:
@@ -94,7 +147,9 @@ def main() -> None:
     # Every file is written to a temporary name first: what is there is whole, and a killed run's lock has nothing to protect.
     command += ["--keep-incomplete", "--nolock"]
     command += ["--dry-run"] if given.dry_run else ["--quiet", "all"]
-    code = subprocess.run(command, cwd=ROOT, env=clean(os.environ)).returncode
+    if not given.dry_run:
+        date_now([*CHECKPOINTS.glob("*"), *data.folder().glob("*.npz"), *home(run).rglob("*")])
+    code = ended(subprocess.Popen(command, cwd=ROOT, env=clean(os.environ), start_new_session=True))
     if code:
         logs = sorted((ROOT / ".snakemake" / "log").glob("*.log"))
         sys.exit(f"error: the run stopped; {logs[-1] if logs else 'Snakemake'} tells more")

@@ -72,11 +72,13 @@ class EarlyAttack:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "c"):
+        for name in ("alpha", "c", "floor"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} {getattr(self, name)} is negative")
         if self.iterations < 1 or not self.learning_rate > 0:
             raise ValueError(f"{self.iterations} iterations at rate {self.learning_rate}: need at least 1, and a positive rate")
+        if self.classes is not None and self.classes < 1:
+            raise ValueError(f"{self.classes} classes: need at least 1")
         checked_precision(self.precision)
         object.__setattr__(self, "seed", checked_seed(self.seed))
 

@@ -95,7 +95,7 @@ class Foolbox(External):
         method: name of a class in ``foolbox.attacks``, such as ``"LinfPGD"``.
         settings: its arguments.
     Raises:
-        ValueError: on use, there is no such attack or setting.
+        ValueError: on use, or of ``made``: there is no such attack or setting.
     """
 
     name, display, marker = "foolbox", "foolbox", "X"
@@ -103,14 +103,17 @@ class Foolbox(External):
     method: str = "LinfPGD"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def craft(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        foolbox = library("foolbox")
+    def made(self) -> Any:
+        """Foolbox's own attack."""
         try:
-            attack = getattr(foolbox.attacks, self.method)(**self.settings)
+            return getattr(library("foolbox").attacks, self.method)(**self.settings)
         except (AttributeError, TypeError) as error:
             raise ValueError(f"foolbox has no attack {self.method!r} with these settings: {error}") from None
+
+    def craft(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        foolbox = library("foolbox")
         model = foolbox.PyTorchModel(module, bounds=(0, 1), device=images.device)
-        return attack(model, images, foolbox.criteria.Misclassification(labels), epsilons=self.eps)[1]
+        return self.made()(model, images, foolbox.criteria.Misclassification(labels), epsilons=self.eps)[1]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,19 @@ class MIFGSM(Iterative):
     """Momentum iterative FGSM, from the image. Settings of ``Iterative``, and:
 
     Args:
-        decay: factor of the momentum.
+        decay: factor of the momentum, at least 0.
+    Raises:
+        ValueError: a setting out of range.
     """
 
     name, display, marker = "mifgsm", "MI-FGSM", "^"
 
     decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.decay >= 0:
+            raise ValueError(f"decay {self.decay} is negative")
 
     def accumulate(self, memory: Tensor, gradient: Tensor) -> Tensor:
         size = gradient.abs().mean(dim=(1, 2, 3), keepdim=True)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parsed
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from dynlib.files import CHECKPOINTS, DENIED, atomic, sha256
+from dynlib.files import CHECKPOINTS, DENIED, atomic, digest, sha256
 from dynlib.networks.exits import MultiExitNetwork, build
 from dynlib.networks.identity import Network
 
@@ -72,7 +72,10 @@ def read_card(path: Path) -> dict[str, Any]:
     """The card that belongs to a weights file."""
     card = path.with_suffix(".json")
     try:
-        return json.loads(card.read_text())
+        found: dict[str, Any] = json.loads(card.read_text())
+        if found.pop("card_sha256", expected := card_digest(found)) != expected:
+            raise CheckpointError(f"{card} is damaged: its digest is another than it says")
+        return found
     except PermissionError:
         raise CheckpointError(f"{card} {DENIED}") from None
     except (OSError, ValueError):
@@ -108,13 +111,20 @@ def write_weights(state: dict[str, Tensor], path: Path) -> None:
         else:
             stored[name] = tensor.half()
     with atomic(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in stored.items()}, temporary)
+        temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in stored.items()}))
 
 
 def write_card(path: Path, card: dict[str, Any]) -> None:
-    """The card of a weights file that has been written, its digest added."""
+    """The card of a weights file that has been written, the digests of both added."""
+    card = {**card, "weights_sha256": sha256(path)}
     with atomic(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps({**card, "weights_sha256": sha256(path)}, indent=1) + "\n")
+        temporary.write_text(json.dumps({**card, "card_sha256": card_digest(card)}, indent=1) + "\n")
+
+
+def card_digest(card: dict[str, Any]) -> str:
+    """Of what a card says, however it is set out. Cards of older trainings have none."""
+    content = {key: value for key, value in card.items() if key != "card_sha256"}
+    return digest([json.dumps(content, sort_keys=True).encode()])
 
 
 def table(folder: Path = CHECKPOINTS) -> str:

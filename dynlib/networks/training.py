@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dynlib import data
 from dynlib.behaviour import accuracies, describe
 from dynlib.datasets import DATASETS
-from dynlib.files import CHECKPOINTS, atomic, code_version
+from dynlib.files import CHECKPOINTS, atomic, code_version, digest
 from dynlib.networks import checkpoints, recipes
 from dynlib.networks.checkpoints import CheckpointError
 from dynlib.networks.identity import Network
@@ -150,9 +150,10 @@ class Training:
         state = {f"net.{name}": tensor for name, tensor in self.net.state_dict().items()}
         for number, buffers in self.optimiser.state_dict()["state"].items():
             state |= {f"optimiser.{number}.{name}": tensor for name, tensor in buffers.items()}
-        about = {"recipe": self.recipe.describe(), "history": self.history}
+        about = json.dumps({"recipe": self.recipe.describe(), "history": self.history})
         with atomic(self.state_path) as temporary:
-            save_file({name: t.contiguous() for name, t in state.items()}, temporary, {"about": json.dumps(about)})
+            said = {"about": about, "sha256": _digest(about, state)}
+            temporary.write_bytes(save({name: t.contiguous() for name, t in state.items()}, said))
         with atomic(self.state_path.with_suffix(".csv")) as temporary, open(temporary, "w", newline="") as file:
             log = csv.DictWriter(file, self.history[0])
             log.writeheader()
@@ -161,9 +162,12 @@ class Training:
     def _resume(self) -> None:
         try:
             with safe_open(self.state_path, "pt", self.device) as file:
-                about = json.loads(file.metadata()["about"])
+                said = file.metadata()
+                about = json.loads(said["about"])
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-        except (OSError, SafetensorError) as error:
+            if said.get("sha256", expected := _digest(said["about"], state)) != expected:
+                raise ValueError("wrong digest")
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{self.state_path} is damaged ({error}): delete it to start over") from None
         if about["recipe"] != self.recipe.describe():
             raise CheckpointError(f"{self.state_path} comes from another recipe: delete it to start over")
@@ -203,6 +207,12 @@ class Training:
         }
         checkpoints.write_card(path, card)
         return path
+
+
+def _digest(about: str, state: dict[str, Tensor]) -> str:
+    """Of a running state, whatever the order of its tensors."""
+    named = ((name, tensor.cpu().contiguous().flatten().view(torch.uint8).numpy()) for name, tensor in sorted(state.items()))
+    return digest([about.encode(), *(part for name, content in named for part in (name.encode(), content.data))])
 
 
 def train(network: Network, recipe: str, device: str, folder: Path = CHECKPOINTS) -> Path:

@@ -1,0 +1,4 @@
+from tests.faults import PAGE, page
+
+PAGE.write_text(page())
+print(PAGE)
