@@ -22,7 +22,7 @@ from dynlib.networks.training import Training
 from dynlib.profiles import ProfileError
 from dynlib.records import RecordsError
 from tests.faults import fault
-from tests.faults.test_generated import block
+from tests.faults.cases import block
 from workflow.environment import LockError, check_lock
 
 SAFE = "refused by name, or read as it was"

@@ -19,7 +19,7 @@ from dynlib.networks import checkpoints, training
 from dynlib.networks.identity import Network
 from dynlib.networks.training import Training
 from tests.faults import fault
-from tests.faults.test_generated import block
+from tests.faults.cases import block
 from tests.test_files import no_longer_root
 from workflow.notebook import publish
 
