@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from glob import escape
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,7 +24,7 @@ def atomic(path: Path) -> Iterator[Path]:
     It lies in a folder of this process's own, where a killed run's leftovers are in nobody's way until the next one clears them.
     """
     host = platform.node()
-    for left in path.parent.glob(f".partial-{host}-*"):
+    for left in path.parent.glob(f".partial-{escape(host)}-*"):
         if not _alive(int(left.name.rpartition("-")[2])):
             shutil.rmtree(left, ignore_errors=True)
     folder = path.parent / f".partial-{host}-{os.getpid()}"

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import papermill
@@ -148,6 +149,11 @@ def main() -> None:
     command += ["--keep-incomplete", "--nolock"]
     command += ["--dry-run"] if given.dry_run else ["--quiet", "all"]
     if not given.dry_run:
+        try:  # Snakemake would keep the reason to itself
+            home(run).mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=home(run)).close()
+        except OSError as error:
+            sys.exit(f"error: {home(run)}: {error.strerror}")
         date_now([*CHECKPOINTS.glob("*"), *data.folder().glob("*.npz"), *home(run).rglob("*")])
     code = ended(subprocess.Popen(command, cwd=ROOT, env=clean(os.environ), start_new_session=True))
     if code:
