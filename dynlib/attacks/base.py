@@ -21,7 +21,8 @@ from dynlib.attacks.tools import (
     in_precision,
 )
 from dynlib.mechanisms import Answers, ConfidenceExit, Mechanism
-from dynlib.networks.exits import MultiExitNetwork, evaluating
+from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.guards import evaluating
 
 Run = tuple[Tensor, Tensor, Tensor, Tensor]  # adversarial images, steps, MACs, and who was stuck
 

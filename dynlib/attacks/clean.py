@@ -10,7 +10,8 @@ from dynlib.attacks.base import reaches
 from dynlib.attacks.result import AttackResult
 from dynlib.attacks.tools import check_batch
 from dynlib.mechanisms import ConfidenceExit, Mechanism
-from dynlib.networks.exits import MultiExitNetwork, evaluating
+from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.guards import evaluating
 
 
 @dataclass(frozen=True, kw_only=True)

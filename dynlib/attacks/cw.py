@@ -12,7 +12,8 @@ from dynlib.attacks.placed import OfExits, margin
 from dynlib.attacks.result import AttackResult
 from dynlib.attacks.tools import are_finite, check_batch, check_finite, from_tanh_space, to_tanh_space
 from dynlib.mechanisms import ConfidenceExit, Mechanism
-from dynlib.networks.exits import MultiExitNetwork, evaluating
+from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.guards import evaluating
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,8 @@ from dynlib.attacks.tools import (
     uniform_noise,
 )
 from dynlib.mechanisms import ConfidenceExit, Mechanism
-from dynlib.networks.exits import MultiExitNetwork, evaluating
+from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.guards import evaluating
 
 
 @dataclass(frozen=True, kw_only=True)

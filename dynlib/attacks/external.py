@@ -17,7 +17,8 @@ from dynlib.attacks.base import reaches
 from dynlib.attacks.result import AttackResult
 from dynlib.attacks.tools import check_batch, checked_seed
 from dynlib.mechanisms import ConfidenceExit, Deployed, Mechanism
-from dynlib.networks.exits import MultiExitNetwork, evaluating
+from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.guards import evaluating
 
 
 class Counting(Deployed):

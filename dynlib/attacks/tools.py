@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.guards import check_images, check_labels
 
 PRECISIONS = ("float32", "bfloat16")  # that gradients may be made in
 
@@ -17,17 +18,12 @@ def check_batch(net: MultiExitNetwork, images: Tensor, labels: Tensor) -> tuple[
     Raises:
         ValueError: they are not what a network takes.
     """
-    if images.dim() != 4 or tuple(images.shape[1:]) != net.shape or images.dtype != torch.float32:
-        shape = ", ".join(map(str, net.shape))
-        raise ValueError(f"images are {images.dtype} {list(images.shape)}: need float32 [batch, {shape}]")
-    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
-        raise ValueError(f"labels are {labels.dtype} {list(labels.shape)}: need int64 [{len(images)}]")
+    check_images(net, images)
+    if images.dtype != torch.float32:
+        raise ValueError(f"attacks are made in float32, and the network takes {images.dtype}: call its float()")
+    check_labels(labels, len(images), net.n_classes)
     if len(images) == 0:
         raise ValueError("an empty batch")
-    if not (images.min() >= 0 and images.max() <= 1):  # False for NaN, too
-        raise ValueError("images are outside [0, 1] or not numbers")
-    if labels.min() < 0 or labels.max() >= net.n_classes:
-        raise ValueError(f"labels are outside 0 to {net.n_classes - 1}")
     images, labels = (x.clone() if x.is_inference() else x.detach() for x in (images, labels))
     return images, labels
 
