@@ -70,8 +70,8 @@ def load(dataset: str, split: str, n: int | None = None) -> Split:
     entry = get_dataset(dataset)
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
-    if n is not None and n < 1:
-        raise ValueError(f"n = {n} images: need at least 1")
+    if n is not None and (not hasattr(n, "__index__") or n < 1):
+        raise ValueError(f"n = {n!r} images: need a whole number, at least 1")
     if entry.bundled(split, n):
         images, labels = _read_sample(dataset, split)
     elif split == "test":

@@ -3,6 +3,7 @@
 ``python -m workflow.environment pytest`` is ``python -m pytest`` in it.
 """
 
+import getpass
 import os
 import sys
 from collections.abc import Mapping
@@ -25,7 +26,13 @@ def clean(environment: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in environment.items() if name not in EXACT and not name.startswith(FOREIGN)}
     if kept.get("DYNLIB_DATA"):
         kept["DYNLIB_DATA"] = os.path.abspath(kept["DYNLIB_DATA"])  # notebooks run in their own folder
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # in a container, say, whose users have numbers and no names
+        user = "nobody"
     return kept | {
+        "LOGNAME": user,
+        "HOME": environment.get("HOME") or str(OWN),
         # The steps call plain `python`: let it be this one.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]),
         # Before what is installed, which may be another checkout's.

@@ -6,9 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dynlib.attacks.base import reaches
 from dynlib.attacks.result import AttackResult
-from dynlib.attacks.tools import check_batch
+from dynlib.attacks.tools import check_batch, reaches
 from dynlib.mechanisms import ConfidenceExit, Mechanism
 from dynlib.networks.exits import MultiExitNetwork
 from dynlib.networks.guards import evaluating

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dynlib.networks.exits import MultiExitNetwork
 from dynlib.networks.guards import check_images, check_logits
+from dynlib.settings import settle
 
 STEPS = 65535  # of a share of 1
 
@@ -83,6 +84,9 @@ class Mechanism:
 
     name: ClassVar[str]
     memoryless: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        settle(self)  # where it is a dataclass
 
     def leaves(self, seen: Answers) -> Tensor:
         """Which images leave at the last exit of ``seen``, which holds the exits seen so far: bool ``[n]``."""

@@ -16,6 +16,8 @@ class Deployed(InStep):
 
     def __init__(self, net: MultiExitNetwork, mechanism: Mechanism):
         super().__init__()
+        if not isinstance(mechanism, Mechanism):
+            raise ValueError(f"mechanism {mechanism!r}: need a Mechanism")
         self.net, self.mechanism = net, mechanism
 
     def forward(self, images: Tensor) -> Tensor:

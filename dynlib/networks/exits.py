@@ -5,6 +5,7 @@ A static network is a multi-exit network with one exit, so everything downstream
 """
 
 from collections.abc import Mapping, Sequence
+from operator import index
 from typing import Any
 
 import torch
@@ -137,9 +138,11 @@ class MultiExitNetwork(InStep):
             images: of the weights' type.
             depth: index of the deepest exit to run; nothing beyond it is computed. By default all.
         Raises:
-            ValueError: images of another type, shape or range.
+            ValueError: images of another type, shape or range, or no such exit.
         """
         check_images(self, images)
+        if depth is not None and not (hasattr(depth, "__index__") and 0 <= depth < self.n_exits):
+            raise ValueError(f"depth {depth}: need the index of an exit, 0 to {self.n_exits - 1}")
         x, logits = images, []
         for k in range(self.n_exits if depth is None else depth + 1):
             x = self.segment(k, x)
@@ -191,7 +194,13 @@ class MultiExitNetwork(InStep):
         return super().load_state_dict(without_prefix(state_dict, next(iter(self.state_dict()), "")), *args, **kwargs)
 
     def as_static(self, exit: int = -1) -> nn.Module:
-        """One exit as an ordinary classifier, images to logits ``[batch, classes]``, for any attack library."""
+        """One exit as an ordinary classifier, images to logits ``[batch, classes]``, for any attack library.
+
+        Raises:
+            ValueError: no such exit.
+        """
+        if not (hasattr(exit, "__index__") and -self.n_exits <= exit < self.n_exits):
+            raise ValueError(f"exit {exit}: the network has {self.n_exits}")
         return _SingleExit(self, range(self.n_exits)[exit])
 
 
@@ -201,7 +210,10 @@ def checked_exits(keep: Sequence[int], n_exits: int) -> tuple[int, ...]:
     Raises:
         ValueError: no exit, an unknown one, out of order, or without the final one.
     """
-    keep = tuple(keep)
+    try:
+        keep = tuple(index(k) for k in keep)
+    except TypeError:
+        raise ValueError(f"exits {keep}: need whole numbers") from None
     if not keep:
         raise ValueError("no exits: keep at least the final one")
     if list(keep) != sorted({*keep} & {*range(n_exits)}) or keep[-1] != n_exits - 1:
