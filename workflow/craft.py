@@ -16,6 +16,7 @@ import torch
 from dynlib import craft, data, profiles, records
 from dynlib.campaigns import Campaign
 from dynlib.datasets import DATASETS
+from dynlib.devices import is_cpu
 from dynlib.files import CHECKPOINTS, home, profile_of
 from dynlib.networks.checkpoints import CheckpointError, read_card
 from dynlib.networks.identity import Network
@@ -53,10 +54,10 @@ def steps(profile: Profile) -> list[Step]:
 
 
 def stands_on(profile: Profile, step: Step) -> dict[str, Any] | None:
-    """What the records of a step stand on, as they say it themselves; None where a network is still to be trained."""
+    """What the records of a step stand on, as they say it themselves; None where a network or the device is not here yet."""
     try:
         return json.loads(json.dumps(craft.provenance(profile.name, *step, profile.device)))
-    except CheckpointError:
+    except (CheckpointError, ValueError):
         return None
 
 
@@ -106,7 +107,7 @@ def main() -> None:
     # The longest first, so that the last to end has little left while the others are idle.
     named = [(step.campaign.name, step.source) for step in sorted(left, key=macs, reverse=True)]
     context = get_context("spawn")
-    taken, number = context.Value("i", 0), min(given.cores, len(left)) if profile.device == "cpu" else 1
+    taken, number = context.Value("i", 0), min(given.cores, len(left)) if is_cpu(profile.device) else 1
     workers = [context.Process(target=work, args=(profile.name, named, results, taken)) for _ in range(number)]
     for worker in workers:
         worker.start()

@@ -14,6 +14,7 @@ import papermill
 from dynlib import data, profiles
 from dynlib.analysis.claims import CLAIMS
 from dynlib.datasets import DATASETS
+from dynlib.devices import check_device
 from dynlib.files import CHECKPOINTS, PUBLISHED, RERUN, ROOT, home
 from dynlib.profiles import Profile, ProfileError
 from dynlib.report.report import main_rows
@@ -81,7 +82,9 @@ def main() -> None:
     try:
         profile = profiles.load(given.profile)
         check(profile)
-    except ProfileError as error:
+        if not given.dry_run:
+            check_device(profile.device)
+    except (ProfileError, ValueError) as error:
         sys.exit(f"error: {error}")
     if set("{}") & set(os.path.relpath(data.folder(), ROOT)):
         sys.exit(f"error: DYNLIB_DATA is {data.folder()}: Snakemake takes the braces for a wildcard, so choose another folder")

@@ -88,6 +88,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} {DENIED}") from None
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} is missing or damaged: {error}") from None
+    if not all(tensor.isfinite().all() for tensor in stored.values()):
+        raise CheckpointError(f"{path} has weights that are not finite: train it again")
     scales = {name.removesuffix(SCALE): stored.pop(name) for name in list(stored) if name.endswith(SCALE)}
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
     return state | {name: state[name].float() * scale for name, scale in scales.items()}

@@ -23,7 +23,8 @@ from torch.nn import functional as F
 from dynlib import data
 from dynlib.behaviour import accuracies, describe
 from dynlib.datasets import DATASETS
-from dynlib.files import CHECKPOINTS, atomic, code_version
+from dynlib.devices import check_device, hardware, is_cpu
+from dynlib.files import CHECKPOINTS, DENIED, atomic, code_version
 from dynlib.networks import checkpoints, recipes
 from dynlib.networks.checkpoints import CheckpointError
 from dynlib.networks.identity import Network
@@ -71,13 +72,14 @@ class Training:
         device: a torch device.
         folder: where checkpoints go; the running state goes into its subfolder ``training``.
     Raises:
-        ValueError: unknown recipe, or a regime that no recipe has.
+        ValueError: unknown recipe, a regime that no recipe has, or a device that is not here.
         DataError, CheckpointError: the data or, for heads, the static network is missing; or a state is damaged.
     """
 
     def __init__(self, network: Network, recipe: str, device: str = "cpu", folder: Path = CHECKPOINTS):
         if network.regime != "standard":
             raise ValueError(f"{network}: no recipe trains against attacks")
+        check_device(device)
         self.network, self.device, self.folder = network, device, folder
         self.frozen = network.trained == "heads"
         self.recipe_name = recipe
@@ -163,6 +165,8 @@ class Training:
             with safe_open(self.state_path, "pt", self.device) as file:
                 about = json.loads(file.metadata()["about"])
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+        except PermissionError:
+            raise CheckpointError(f"{self.state_path} {DENIED}") from None
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{self.state_path} is damaged ({error}): delete it to start over") from None
         if about["recipe"] != self.recipe.describe():
@@ -182,7 +186,6 @@ class Training:
         # The heads on a frozen backbone are shipped without it.
         checkpoints.write_weights({n: t for n, t in state.items() if n.startswith("exits." if self.frozen else "")}, path)
         self.net.load_state_dict(state | checkpoints.read_weights(path))  # what is measured is what is shipped: rounded weights
-        cuda = torch.device(self.device).type == "cuda"
         threads = torch.get_num_threads()
         cpu = f"{threads} CPU thread{'s' if threads > 1 else ''} ({torch.backends.cpu.get_cpu_capability()})"
         card = {
@@ -196,7 +199,7 @@ class Training:
             **({"backbone_sha256": self.backbone_sha256} if self.frozen else {}),
             "test_accuracy_before_rounding": trained,
             **describe(self.net),
-            "hardware": torch.cuda.get_device_name(self.device) if cuda else cpu,
+            "hardware": cpu if is_cpu(self.device) else hardware(self.device),
             "minutes": round(sum(row["seconds"] for row in self.history) / 60, 1),
             "torch": torch.__version__,
             "code": code_version(),
