@@ -89,7 +89,7 @@ def _answered(parts: list[Answers]) -> Block:
 
 
 def provenance(profile: str, campaign: Campaign, source: Network, device: str) -> dict[str, Any]:
-    """What records stand on: settings, weights, data, code, packages and device. Raises ValueError for a device that is not here."""
+    """What records stand on: settings, weights, data, code, packages and device, which must be here: else ValueError."""
     networks = {source: None, **dict.fromkeys(campaign.targets[source])}
     return {
         "profile": profile,

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from dynlib.datasets import DATASETS, PARTS, get_dataset
-from dynlib.files import DENIED, ROOT, atomic
+from dynlib.files import DENIED, ROOT, atomic, there
 
 SAMPLES = ROOT / "dynlib" / "sample"  # a contact sheet for each sample, its labels in a .json beside it
 SHEET_ROWS = 25  # of a contact sheet; its columns follow from the number of images
@@ -96,10 +96,10 @@ def prepare(dataset: str) -> Path:
     get_dataset(dataset)
     target = folder() / f"{dataset}.npz"
     try:
-        there = target.exists()
+        complete = there(target)
     except PermissionError:  # the folder's
         raise DataError(f"{target} {DENIED}") from None
-    if there:
+    if complete:
         for part in PARTS:
             _read_prepared(folder(), dataset, part)
         return target

@@ -11,6 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "checkpoints"
 PROFILES = ROOT / "workflow" / "profiles"
 DENIED = "may not be read: permission denied"  # what readers say about a file that is none the worse for it
+# What is said where the package was installed without the repository, in which networks, profiles and records lie.
+CLONE = "" if (ROOT / "pyproject.toml").exists() else ": clone the repository, and `pip install -e .` there"
 PUBLISHED, RERUN = "published", "rerun"
 
 
@@ -32,6 +34,27 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         with suppress(OSError):  # another file may be on its way there
             folder.rmdir()
+
+
+def unread(error: OSError) -> str:
+    """Why a file could not be read, for messages."""
+    return DENIED if isinstance(error, PermissionError) else f"is missing{CLONE}"
+
+
+def there(path: Path) -> bool:
+    """Whether a file or folder is there. Raises PermissionError where only others can tell; ``exists`` may say that it is not."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """Files of a folder, sorted. Raises PermissionError for one that may not be read, in which ``glob`` finds nothing."""
+    if there(folder):
+        os.listdir(folder)
+    return sorted(folder.glob(pattern))
 
 
 def sha256(path: Path) -> str:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, Val
 from dynlib.attacks import ATTACKS
 from dynlib.attacks.goals import get_goal
 from dynlib.campaigns import Campaign, Names, Planned, Selection, build, plain, selects
-from dynlib.files import PROFILES
+from dynlib.files import PROFILES, unread
 from dynlib.mechanisms import Mechanism
 from dynlib.networks.identity import Network, early_exits
 
@@ -102,11 +102,12 @@ def load(name: str, folder: Path = PROFILES) -> Profile:
 def _extended(name: str, folder: Path, below: tuple[str, ...] = ()) -> dict[str, Any]:
     """A profile's text, with what it extends."""
     path = folder / f"{name}.yaml"
-    if not path.exists():
-        raise ProfileError(f"there is no {path.name} in {folder.name}")
     if name in below:
         raise ProfileError(f"{name} extends itself")
-    given = yaml.safe_load(path.read_text())
+    try:
+        given = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ProfileError(f"{path.name} in {folder.name} {unread(error)}") from None
     if not isinstance(given, dict):
         raise ProfileError(f"{path.name} holds no settings")
     base = given.pop("extends", None)

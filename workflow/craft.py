@@ -17,7 +17,7 @@ from dynlib import craft, data, profiles, records
 from dynlib.campaigns import Campaign
 from dynlib.datasets import DATASETS
 from dynlib.devices import is_cpu
-from dynlib.files import CHECKPOINTS, home, profile_of
+from dynlib.files import CHECKPOINTS, home, profile_of, there
 from dynlib.networks.checkpoints import CheckpointError, read_card
 from dynlib.networks.identity import Network
 from dynlib.profiles import Profile
@@ -32,15 +32,15 @@ class Step(NamedTuple):
         return [records.path(results / self.campaign.name, kind, self.source) for kind in records.SCHEMAS]
 
 
-def there(dataset: str, images: dict[str, int]) -> bool:
-    """Whether so many images of each split are here, complete or in the package's sample."""
+def here(dataset: str, images: dict[str, int]) -> bool:
+    """Whether so many images of each split are here, complete or in the package's sample. Raises PermissionError."""
     sampled = all(DATASETS[dataset].bundled(split, n) for split, n in images.items())
-    return sampled or (data.folder() / f"{dataset}.npz").exists()
+    return sampled or there(data.folder() / f"{dataset}.npz")
 
 
 def measurable(profile: Profile, campaign: Campaign, dataset: str) -> bool:
     """Whether the images of a campaign are here, or will be fetched because the profile trains on them."""
-    return profile.recipe is not None or there(dataset, campaign.images)
+    return profile.recipe is not None or here(dataset, campaign.images)
 
 
 def steps(profile: Profile) -> list[Step]:

@@ -84,11 +84,12 @@ def main() -> None:
         check(profile)
         if not given.dry_run:
             check_device(profile.device)
-    except (ProfileError, ValueError) as error:
+        missing = notices(profile)
+    except (ProfileError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     if set("{}") & set(os.path.relpath(data.folder(), ROOT)):
         sys.exit(f"error: DYNLIB_DATA is {data.folder()}: Snakemake takes the braces for a wildcard, so choose another folder")
-    for notice in notices(profile):
+    for notice in missing:
         print(notice, flush=True)
     command = [sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--config", f"run={run}"]
     command += ["--cores", given.cores, "--rerun-incomplete"]

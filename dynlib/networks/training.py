@@ -24,7 +24,7 @@ from dynlib import data
 from dynlib.behaviour import accuracies, describe
 from dynlib.datasets import DATASETS
 from dynlib.devices import check_device, hardware, is_cpu
-from dynlib.files import CHECKPOINTS, DENIED, atomic, code_version
+from dynlib.files import CHECKPOINTS, DENIED, atomic, code_version, there
 from dynlib.networks import checkpoints, recipes
 from dynlib.networks.checkpoints import CheckpointError
 from dynlib.networks.identity import Network
@@ -97,8 +97,7 @@ class Training:
         self.optimiser = optimiser(self.recipe.optimiser, self.net, self.recipe.learning_rate, self.recipe.weight_decay)
         self.history: list[dict[str, Any]] = []
         self.state_path = folder / "training" / f"{network}-{recipe}.safetensors"
-        if self.state_path.exists():
-            self._resume()
+        self._resume()
 
     def run(self) -> Path:
         """Train what is left, then write weights and card; returns the weights' path."""
@@ -161,7 +160,10 @@ class Training:
             log.writerows(self.history)
 
     def _resume(self) -> None:
+        """Go on from the running state, if there is one."""
         try:
+            if not there(self.state_path):
+                return
             with safe_open(self.state_path, "pt", self.device) as file:
                 about = json.loads(file.metadata()["about"])
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
