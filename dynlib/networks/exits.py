@@ -72,17 +72,18 @@ class MultiExitNetwork(InStep):
         exit_after, last = tuple(exit_after), len(backbone.blocks)
         if list(exit_after) != sorted({*exit_after} & {*range(1, last)}):
             raise ValueError(f"exits after blocks {exit_after}: need increasing numbers from 1 to {last - 1}")
-        self.dataset, self.exit_after = dataset, exit_after
-        self.normalise = Normalise(entry.mean, entry.std)
-        self.backbone = backbone
+        self.dataset, self.exit_after, self.backbone = dataset, exit_after, backbone
         self._counted: tuple[list[Any], Tensor] = ([], torch.empty(0))  # what ``macs`` were counted on, and they
         # Exit k is reached from exit k - 1 through segment k: these blocks, half open and 0-based.
         self._bounds = list(zip((0, *exit_after), (*exit_after, last), strict=True))
-        if exits is None:
-            shapes = self._feature_shapes()
-            exits = nn.ModuleList(internal_classifier(channels, side, entry.classes) for channels, side in shapes)
         black = self._black()
-        self.exits, self.normalise = exits.to(black), self.normalise.to(black)  # where the backbone is
+        with torch.device(black.device):  # where the backbone is
+            self.normalise = Normalise(entry.mean, entry.std)
+            if exits is None:
+                exits = nn.ModuleList(internal_classifier(*shape, entry.classes) for shape in self._feature_shapes())
+            self.exits = exits
+        if black.dtype != torch.get_default_dtype():
+            self.to(black.dtype)
 
     def _feature_shapes(self) -> list[tuple[int, int]]:
         """Channels and side of the feature map at each early exit, found by running a black image."""
@@ -156,8 +157,7 @@ class MultiExitNetwork(InStep):
         They are counted once, and again when a module or a weight has been replaced.
         """
         made_of = [piece for part in parts(self) for piece in (part, *part._parameters.values())]
-        known = self._counted[0]
-        if len(made_of) != len(known) or any(one is not other for one, other in zip(made_of, known, strict=True)):
+        if list(map(id, made_of)) != list(map(id, self._counted[0])):
             self._counted = made_of, self._count()
         return self._counted[1]
 
