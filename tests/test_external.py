@@ -80,3 +80,45 @@ def test_a_missing_library_is_named(net, images, labels, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     with pytest.raises(ModuleNotFoundError, match="pyautoattack is not installed"):
         ATTACKS["autoattack"](net, images, labels)
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_images_without_a_gradient_are_counted_and_warned_of(images, attack):
+    """Softmax is so sure that cross-entropy has no gradient: what is not moved is not robust."""
+    net = small_network(3)
+    with torch.no_grad():
+        for head in (*net.exits, net.backbone.head):
+            head[-1].weight *= 1e7
+    labels = MECHANISM.run(net, images).label
+    with pytest.warns(UserWarning, match="12 of 12 images: the gradient was zero"):
+        result = attack(net, images, labels)
+    assert result.stuck.all()
+    assert not result.reached.any()
+    assert not attack(small_network(3), images, labels).stuck.any()
+
+
+def test_only_the_images_concerned_count(net, images, labels):
+    class Half(External):
+        def craft(self, module, images, labels):
+            shown = images[3:5].clone().requires_grad_()
+            (module(shown) * torch.tensor([0.0, 1.0])[:, None]).sum().backward()
+            return images
+
+    with pytest.warns(UserWarning, match="1 of 12 images"):
+        assert Half()(net, images, labels).stuck.nonzero().flatten().tolist() == [3]
+
+
+def test_memory_layout_changes_no_noise(net, images, labels):
+    """``rand_like`` draws in the order of memory."""
+
+    class Noisy(External):
+        def craft(self, module, images, labels):
+            return images + self.eps * torch.rand_like(images)
+
+    plain = Noisy()(net, images, labels).adversarial
+    for other in (
+        images.contiguous(memory_format=torch.channels_last),
+        images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2),
+    ):
+        assert not other.is_contiguous()
+        assert Noisy()(net, other, labels).adversarial.equal(plain)
