@@ -24,7 +24,7 @@ from dynlib import data
 from dynlib.behaviour import accuracies, describe
 from dynlib.datasets import DATASETS
 from dynlib.devices import check_device, hardware, is_cpu
-from dynlib.files import CHECKPOINTS, DENIED, atomic, code_version, there
+from dynlib.files import CHECKPOINTS, DENIED, atomic, code_version
 from dynlib.networks import checkpoints, recipes
 from dynlib.networks.checkpoints import CheckpointError
 from dynlib.networks.identity import Network
@@ -162,11 +162,12 @@ class Training:
     def _resume(self) -> None:
         """Go on from the running state, if there is one."""
         try:
-            if not there(self.state_path):
-                return
+            self.state_path.open("rb").close()  # safe_open takes a file that may not be read for a missing one
             with safe_open(self.state_path, "pt", self.device) as file:
                 about = json.loads(file.metadata()["about"])
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+        except FileNotFoundError:
+            return
         except PermissionError:
             raise CheckpointError(f"{self.state_path} {DENIED}") from None
         except (OSError, SafetensorError) as error:
