@@ -12,7 +12,7 @@ CHECKPOINTS = ROOT / "checkpoints"
 PROFILES = ROOT / "workflow" / "profiles"
 DENIED = "may not be read: permission denied"  # what readers say about a file that is none the worse for it
 # What is said where the package was installed without the repository, in which networks, profiles and records lie.
-CLONE = "" if (ROOT / "pyproject.toml").exists() else ": clone the repository, and `pip install -e .` there"
+CLONE = "" if PROFILES.exists() else ": clone the repository, and `pip install -e .` there"
 PUBLISHED, RERUN = "published", "rerun"
 
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, Val
 from dynlib.attacks import ATTACKS
 from dynlib.attacks.goals import get_goal
 from dynlib.campaigns import Campaign, Names, Planned, Selection, build, plain, selects
-from dynlib.files import PROFILES, unread
+from dynlib.files import CLONE, DENIED, PROFILES
 from dynlib.mechanisms import Mechanism
 from dynlib.networks.identity import Network, early_exits
 
@@ -106,8 +106,10 @@ def _extended(name: str, folder: Path, below: tuple[str, ...] = ()) -> dict[str,
         raise ProfileError(f"{name} extends itself")
     try:
         given = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ProfileError(f"{path.name} in {folder.name} {unread(error)}") from None
+    except PermissionError:
+        raise ProfileError(f"{path} {DENIED}") from None
+    except OSError:
+        raise ProfileError(f"there is no {path.name} in {folder.name}{CLONE}") from None
     if not isinstance(given, dict):
         raise ProfileError(f"{path.name} holds no settings")
     base = given.pop("extends", None)

@@ -200,7 +200,7 @@ def test_threshold_out_of_range(mechanism, threshold):
 def test_other_settings_out_of_range():
     with pytest.raises(ValueError, match="patience 0"):
         PatienceExit(0)
-    with pytest.raises(ValueError, match=r"threshold 0 is outside"):
+    with pytest.raises(ValueError, match=r"threshold 0\.0 is outside"):
         ThresholdPerExit((0.5, 0))
     for mechanism in (ConfidenceExit, EntropyExit):
         with pytest.raises(ValueError, match="unknown fall-back"):
