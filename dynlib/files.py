@@ -69,7 +69,10 @@ def code_version(*parts: str) -> str:
     Line endings do not matter. By default those that records depend on.
     """
     digest, package = hashlib.sha256(), ROOT / "dynlib"
-    chosen = [package / part for part in parts or ("craft.py", "data.py", "datasets.py", "attacks", "mechanisms", "networks")]
+    chosen = [
+        package / part
+        for part in parts or ("craft.py", "data.py", "datasets.py", "settings.py", "attacks", "mechanisms", "networks")
+    ]
     for path in sorted(path for one in chosen for path in (one.rglob("*.py") if one.is_dir() else [one])):
         digest.update(path.name.encode() + path.read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()[:12]
