@@ -3,6 +3,8 @@
 import sys
 from importlib import import_module
 
+from dynlib.files import CLONE
+
 COMMANDS = {
     "data": "dynlib.data",
     "train": "dynlib.networks.queue",
@@ -13,6 +15,7 @@ COMMANDS = {
     "report": "dynlib.report.report",
     "audit": "dynlib.report.audit",
 }
+ALONE = ("data", "audit")  # what the package can do without its repository
 
 
 def main() -> None:
@@ -21,6 +24,8 @@ def main() -> None:
         print(f"usage: python -m dynlib {{{','.join(COMMANDS)}}} ...")
     elif command not in COMMANDS:
         sys.exit(f"error: unknown command {command!r}: choose one of {', '.join(COMMANDS)}")
+    elif CLONE and command not in ALONE:
+        sys.exit(f"error: {command} needs more than the package{CLONE}")
     else:
         try:
             import_module(COMMANDS[command]).main(sys.argv[2:])

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dynlib.mechanisms.base import check_images
-from dynlib.networks.exits import MultiExitNetwork, evaluating
+from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.guards import check_images, evaluating
 
 MILLIONTHS = 1_000_000  # of a full run: what given costs are counted in, as costs of images are whole numbers
 
@@ -30,19 +30,25 @@ class FromLogits(MultiExitNetwork):
         ValueError: costs or examples are not as above, or the module returns something else, or no gradient to the images.
     """
 
+    _example: Tensor
+
     def __init__(
         self, module: nn.Module, examples: Tensor, costs: Sequence[float] | None = None, normalise: nn.Module | None = None
     ) -> None:
         nn.Module.__init__(self)  # past the base's, which is about a backbone
-        self.module, self._shape = module, tuple(examples.shape[1:])
-        self.normalise = normalise or nn.Identity()  # type: ignore[assignment] # any will do
-        self.training = module.training
-        if examples.dim() != 4 or len(examples) == 0:
-            raise ValueError(f"images are {list(examples.shape)}: need some, [n, channels, height, width]")
-        check_images(examples, self._shape)
+        if not isinstance(examples, Tensor) or not examples.is_floating_point() or examples.dim() != 4 or len(examples) == 0:
+            what = f"{examples.dtype} {list(examples.shape)}" if isinstance(examples, Tensor) else f"a {type(examples).__name__}"
+            raise ValueError(f"images are {what}: need some, [n, channels, height, width], as floats")
+        self.module, self.normalise = module, normalise or nn.Identity()  # type: ignore[assignment] # any will do
+        self.normalise.train(module.training)
+        with torch.inference_mode(False):
+            self.register_buffer("_example", examples[:2].detach().clone(), persistent=False)
+        check_images(self, examples)
         with evaluating(self):
-            self._exits, self._classes = self._tried(examples[:2].detach().clone())
-            self.macs = self._counted(examples[:1]) if costs is None else self._given(costs)
+            self._exits, self._classes = self._tried(self._example.clone())
+        self._costs = None if costs is None else self._given(costs)
+        self._counted = [], torch.empty(0)
+        _ = self.macs  # raises where there are none
 
     @property
     def n_exits(self) -> int:
@@ -54,7 +60,11 @@ class FromLogits(MultiExitNetwork):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self._shape  # type: ignore[return-value] # checked
+        return tuple(self._example.shape[1:])  # type: ignore[return-value] # checked
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._example.dtype
 
     def segment(self, k: int, x: Tensor) -> Tensor:
         """Logits ``[batch, exits, classes]``: from images for ``k = 0``, else those that are handed on."""
@@ -98,17 +108,18 @@ class FromLogits(MultiExitNetwork):
                     raise ValueError(f"exit {k} has no gradient to the images: the module detaches it, or rounds")
         return logits.shape[0], logits.shape[2]
 
-    @torch.no_grad()
-    def _counted(self, image: Tensor) -> Tensor:
-        with FlopCounterMode(display=False) as counter:
-            self._logits(image)
+    def _count(self) -> Tensor:
+        if self._costs is not None:
+            return self._costs
+        with evaluating(self), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self._logits(self._example[:1])
         full = counter.get_total_flops() // 2  # the counter takes a multiply-accumulate for two operations
         if full < self.n_exits:
             raise ValueError("torch counts no multiply-accumulates in the module: give the costs of its exits")
         return torch.arange(1, self.n_exits + 1) * full // self.n_exits
 
     def _given(self, costs: Sequence[float]) -> Tensor:
-        given = torch.tensor(costs, dtype=torch.float64)
+        given = torch.as_tensor(costs, dtype=torch.float64).cpu()
         whole = (MILLIONTHS * given / given[-1:]).round()
         if len(given) != self.n_exits or not whole.diff(prepend=torch.zeros(1)).gt(0).all() or not given.isfinite().all():
             raise ValueError(f"costs {list(costs)}: need {self.n_exits} positive numbers, increasing, one for each exit")

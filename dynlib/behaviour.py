@@ -9,6 +9,7 @@ from dynlib import data
 from dynlib.mechanisms import FALL_BACKS, Answers, ConfidenceExit, Mechanism
 from dynlib.networks.checkpoints import CHEAPEST
 from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.guards import check_labels
 
 THRESHOLDS = tuple(round(0.50 + 0.01 * i, 2) for i in range(50))  # 0.50, 0.51 ... 0.99
 BUDGETS = (0.25, 0.50, 0.75)
@@ -58,13 +59,16 @@ def choose_thresholds(answers: Answers, truth: Tensor, macs: Tensor, fall_back: 
 
 @torch.no_grad()
 def all_answers(net: MultiExitNetwork, images: Tensor, batch: int = 500) -> Answers:
-    """What every exit answers to uint8 images ``[n, channels, height, width]``, on the CPU."""
+    """What every exit answers to uint8 images ``[n, channels, height, width]``, on the CPU. Raises ValueError for other images."""
+    if images.dtype != torch.uint8:
+        raise ValueError(f"images are {images.dtype}: need bytes, torch.uint8, from 0 to 255")
     device = next(net.parameters()).device
-    return Answers.of(torch.cat([net(part.to(device).float() / 255).cpu() for part in images.split(batch)], dim=1))
+    return Answers.of(torch.cat([net(part.to(device, net.dtype) / 255).cpu() for part in images.split(batch)], dim=1))
 
 
 def accuracies(net: MultiExitNetwork, images: Tensor, truth: Tensor) -> list[float]:
-    """Accuracy of each exit in percent."""
+    """Accuracy of each exit in percent, on images as for ``all_answers``. Raises ValueError for other images or labels."""
+    check_labels(truth, len(images), net.n_classes)
     return percent((all_answers(net, images).label == truth).double().mean(dim=1))
 
 

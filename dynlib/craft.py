@@ -17,6 +17,7 @@ from dynlib import data, records
 from dynlib.attacks import AttackResult
 from dynlib.campaigns import Campaign, Planned
 from dynlib.datasets import DATASETS
+from dynlib.devices import hardware, is_cpu
 from dynlib.files import CHECKPOINTS, code_version
 from dynlib.mechanisms import Answers
 from dynlib.networks import checkpoints
@@ -88,8 +89,7 @@ def _answered(parts: list[Answers]) -> Block:
 
 
 def provenance(profile: str, campaign: Campaign, source: Network, device: str) -> dict[str, Any]:
-    """What records stand on: settings, weights, data, code, packages and device."""
-    gpu = torch.device(device).type == "cuda"
+    """What records stand on: settings, weights, data, code, packages and device, which must be here: else ValueError."""
     networks = {source: None, **dict.fromkeys(campaign.targets[source])}
     return {
         "profile": profile,
@@ -99,7 +99,7 @@ def provenance(profile: str, campaign: Campaign, source: Network, device: str) -
         "data": dict(DATASETS[source.dataset].digests),
         "code": code_version(),
         "packages": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
-        "device": torch.cuda.get_device_name(device) if gpu else f"CPU core ({torch.backends.cpu.get_cpu_capability()})",
+        "device": hardware(device),
     }
 
 
@@ -110,7 +110,7 @@ def write(profile: str, campaign: Campaign, source: Network, device: str, folder
     for kind, block in craft(campaign, source, device):
         blocks[kind].append(block)
     about = provenance(profile, campaign, source, device)
-    threads = 1 if torch.device(device).type == "cuda" else torch.get_num_threads()
+    threads = torch.get_num_threads() if is_cpu(device) else 1
     about["device_seconds"] = round((time.perf_counter() - start) * threads, 1)
     for kind, rows in blocks.items():
         records.write(folder, kind, source, rows, about)

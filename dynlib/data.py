@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from dynlib.datasets import DATASETS, PARTS, get_dataset
-from dynlib.files import DENIED, ROOT, atomic
+from dynlib.files import DENIED, ROOT, atomic, there
 
 SAMPLES = ROOT / "dynlib" / "sample"  # a contact sheet for each sample, its labels in a .json beside it
 SHEET_ROWS = 25  # of a contact sheet; its columns follow from the number of images
@@ -70,8 +70,8 @@ def load(dataset: str, split: str, n: int | None = None) -> Split:
     entry = get_dataset(dataset)
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
-    if n is not None and n < 1:
-        raise ValueError(f"n = {n} images: need at least 1")
+    if n is not None and (not hasattr(n, "__index__") or n < 1):
+        raise ValueError(f"n = {n!r} images: need a whole number, at least 1")
     if entry.bundled(split, n):
         images, labels = _read_sample(dataset, split)
     elif split == "test":
@@ -96,10 +96,10 @@ def prepare(dataset: str) -> Path:
     get_dataset(dataset)
     target = folder() / f"{dataset}.npz"
     try:
-        there = target.exists()
+        complete = there(target)
     except PermissionError:  # the folder's
         raise DataError(f"{target} {DENIED}") from None
-    if there:
+    if complete:
         for part in PARTS:
             _read_prepared(folder(), dataset, part)
         return target

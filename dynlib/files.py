@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "checkpoints"
 PROFILES = ROOT / "workflow" / "profiles"
 DENIED = "may not be read: permission denied"  # what readers say about a file that is none the worse for it
+# What is said where the package was installed without the repository, in which networks, profiles and records lie.
+CLONE = "" if PROFILES.exists() else ": clone the repository, and `pip install -e .` there"
 PUBLISHED, RERUN = "published", "rerun"
 
 
@@ -63,6 +65,27 @@ def digest(parts: Iterable[bytes | memoryview]) -> str:
     return found.hexdigest()
 
 
+def unread(error: OSError) -> str:
+    """Why a file could not be read, for messages."""
+    return DENIED if isinstance(error, PermissionError) else f"is missing{CLONE}"
+
+
+def there(path: Path) -> bool:
+    """Whether a file or folder is there. Raises PermissionError where only others can tell; ``exists`` may say that it is not."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """Files of a folder, sorted. Raises PermissionError for one that may not be read, in which ``glob`` finds nothing."""
+    if there(folder):
+        os.listdir(folder)
+    return sorted(folder.glob(pattern))
+
+
 def sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -75,7 +98,10 @@ def code_version(*parts: str) -> str:
     Line endings do not matter. By default those that records depend on.
     """
     digest, package = hashlib.sha256(), ROOT / "dynlib"
-    chosen = [package / part for part in parts or ("craft.py", "data.py", "datasets.py", "attacks", "mechanisms", "networks")]
+    chosen = [
+        package / part
+        for part in parts or ("craft.py", "data.py", "datasets.py", "settings.py", "attacks", "mechanisms", "networks")
+    ]
     for path in sorted(path for one in chosen for path in (one.rglob("*.py") if one.is_dir() else [one])):
         digest.update(path.name.encode() + path.read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()[:12]

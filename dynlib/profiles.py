@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, 
 from dynlib.attacks import ATTACKS
 from dynlib.attacks.goals import get_goal
 from dynlib.campaigns import Campaign, Names, Planned, Selection, build, plain, selects
-from dynlib.files import PROFILES
+from dynlib.files import CLONE, DENIED, PROFILES
 from dynlib.mechanisms import Mechanism
 from dynlib.networks.identity import Network, early_exits
 from dynlib.networks.recipes import RECIPES
@@ -109,11 +109,14 @@ def load(name: str, folder: Path = PROFILES) -> Profile:
 def _extended(name: str, folder: Path, below: tuple[str, ...] = ()) -> dict[str, Any]:
     """A profile's text, with what it extends."""
     path = folder / f"{name}.yaml"
-    if not path.exists():
-        raise ProfileError(f"there is no {path.name} in {folder.name}")
     if name in below:
         raise ProfileError(f"{name} extends itself")
-    given = yaml.safe_load(path.read_text())
+    try:
+        given = yaml.safe_load(path.read_text())
+    except PermissionError:
+        raise ProfileError(f"{path} {DENIED}") from None
+    except OSError:
+        raise ProfileError(f"there is no {path.name} in {folder.name}{CLONE}") from None
     if not isinstance(given, dict):
         raise ProfileError(f"{path.name} holds no settings")
     base = given.pop("extends", None)

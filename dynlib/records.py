@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from dynlib.campaigns import completed
 from dynlib.datasets import DATASETS
-from dynlib.files import CHECKPOINTS, DENIED, atomic, digest
+from dynlib.files import CHECKPOINTS, DENIED, atomic, digest, listed
 from dynlib.mechanisms.base import STEPS
 from dynlib.networks.checkpoints import CheckpointError, read_card
 from dynlib.networks.identity import Network
@@ -129,7 +129,9 @@ def read(folder: Path, kind: str, expected: Mapping[str, Any]) -> Iterator[tuple
     Raises:
         RecordsError: nothing there, a damaged file, or one of another schema, profile, settings, weights or data; named.
     """
-    files = sorted(folder.glob(f"*.{kind}.parquet"), key=lambda file: Network.parse(file.name.split(".")[0]).rank)
+    with named_if_damaged(folder):
+        found = listed(folder, f"*.{kind}.parquet")
+    files = sorted(found, key=lambda file: Network.parse(file.name.split(".")[0]).rank)
     if not files:
         raise RecordsError(f"{folder} holds no {kind}")
     first = about(files[0])

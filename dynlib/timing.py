@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dynlib import data, profiles
+from dynlib.devices import check_device, is_cpu
 from dynlib.files import atomic
 from dynlib.mechanisms import Mechanism
 from dynlib.networks import checkpoints
@@ -33,7 +34,9 @@ def measure(network: Network, settings: Timing, mechanism: Mechanism, device: st
         the largest as ``low`` and ``high``; and the ratio of the MACs.
     Raises:
         DataError, CheckpointError: data or a network missing or damaged.
+        ValueError: a device that is not here.
     """
+    check_device(device)
     pair = (network, network.static)
     net, static = (folded(checkpoints.load_network(one)).to(device) for one in pair)
     images = data.load(network.dataset, "test", settings.images).inputs.to(device)
@@ -42,11 +45,11 @@ def measure(network: Network, settings: Timing, mechanism: Mechanism, device: st
         start = time.perf_counter()
         for part in images.split(batch):
             run(part)
-        if images.is_cuda:
-            torch.cuda.synchronize()
+        if not is_cpu(images.device):
+            torch.accelerator.synchronize(images.device)
         return time.perf_counter() - start
 
-    macs, rows = (mechanism.run(net, images).cost.double().mean() / static.macs[-1]).item(), []
+    macs, rows = (mechanism.run(net, images).cost.cpu().double().mean() / static.macs[-1]).item(), []
     for batch in settings.batches:
         rounds = [
             seconds(lambda part: mechanism.run(net, part), batch) / seconds(static, batch) for _ in range(settings.rounds + 1)

@@ -333,11 +333,11 @@ def test_settings_out_of_range(arguments, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x, y: (x[0], y), "need float32"),
-        (lambda x, y: (x[:, :1], y), "need float32"),
-        (lambda x, y: (x.double(), y), "need float32"),
+        (lambda x, y: (x[0], y), "need torch.float32"),
+        (lambda x, y: (x[:, :1], y), "need torch.float32"),
+        (lambda x, y: (x.double(), y), "need torch.float32"),
         (lambda x, y: (x + 1, y), "outside"),
-        (lambda x, y: (x * float("nan"), y), "not numbers"),
+        (lambda x, y: (x * float("nan"), y), "not finite"),
         (lambda x, y: (x, y[:1]), "labels are"),
         (lambda x, y: (x, y.float()), "labels are"),
         (lambda x, y: (x, y + 10), "labels are outside"),

@@ -124,6 +124,16 @@ def test_large_networks_are_stored_in_8_bits(tmp_path):
     assert ((back["kernel"] - state["kernel"]).flatten(1).abs().amax(dim=1) <= 0.501 * step).all()
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e6])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, value):
+    """The last of them is too large for half precision, in which kernels are stored."""
+    checkpoints.write_weights(
+        {"kernel": torch.full((4, 4), value), "bias": torch.zeros(4)}, path := tmp_path / "broken.safetensors"
+    )
+    with pytest.raises(CheckpointError, match=r"broken\.safetensors has weights that are not finite"):
+        checkpoints.read_weights(path)
+
+
 def test_unknown_names():
     for arguments in (("lenet", "cifar10", "sdnn"), ("vgg16", "svhn", "sdnn"), ("vgg16", "cifar10", "static")):
         with pytest.raises(ValueError, match=r"unknown (model|dataset|kind)"):

@@ -187,7 +187,7 @@ def test_a_data_set_can_be_added_at_run_time(mine):
     found = PGD(steps=2)(net, test.inputs, test.labels)
     assert found.adversarial.shape == test.images.shape
     assert DIMIFGSM(steps=2, smallest=63)(net, test.inputs, test.labels).adversarial.shape == test.images.shape
-    with pytest.raises(ValueError, match=r"need float32 \[batch, 3, 64, 64\]"):
+    with pytest.raises(ValueError, match=r"need torch.float32 \[n, 3, 64, 64\]"):
         PGD(steps=2)(net, test.inputs[..., :32, :32], test.labels)
 
 

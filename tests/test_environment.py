@@ -1,12 +1,15 @@
 """The three descriptions of the environment agree, and the code is clean."""
 
+import getpass
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import matplotlib
 import nbformat
@@ -83,6 +86,14 @@ SPOILT = {
     "CDPATH": "/",
     "KMP_AFFINITY": "compact",
     "NVIDIA_TF32_OVERRIDE": "1",
+    "ONEDNN_DEFAULT_FPMATH_MODE": "BF16",
+    "MKL_NUM_THREADS": "16",
+    "OPENBLAS_NUM_THREADS": "16",
+    "NUMEXPR_NUM_THREADS": "16",
+    "ATEN_CPU_CAPABILITY": "default",
+    "NPY_DISABLE_CPU_FEATURES": "AVX2",
+    "TQDM_DISABLE": "1",
+    "GIT_DIR": "/elsewhere/.git",
 }
 
 
@@ -92,6 +103,19 @@ def test_nothing_that_a_user_sets_reaches_a_step():
     assert plain.keys() - {"PATH"} <= clean(plain).keys()
     assert clean(clean(plain) | {"PATH": "/bin"}) == clean(plain)
     assert not [name for name, value in clean(plain).items() if "/nonexistent" in value and name != "HOME"]
+
+
+def test_a_user_without_a_name_or_a_home_has_both_in_a_step(monkeypatch):
+    """As in many containers, whose users have numbers only: Snakemake and Jupyter ask for both."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    with pytest.raises((KeyError, OSError)):
+        getpass.getuser()
+    step = clean(os.environ)
+    assert step["LOGNAME"] == "nobody"
+    assert Path(step["HOME"]).is_relative_to(ROOT)
+    assert clean({"HOME": "/home/some"})["HOME"] == "/home/some"
 
 
 def test_every_step_starts_clean():

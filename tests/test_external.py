@@ -70,7 +70,7 @@ def test_wrong_settings_are_named(net, images, labels):
         Foolbox(method="Pgd")(net, images, labels)
     with pytest.raises(ValueError, match="no attack 'LinfPGD' with these settings"):
         Foolbox(settings={"speed": 3})(net, images, labels)
-    with pytest.raises(ValueError, match="eps 2 is outside"):
+    with pytest.raises(ValueError, match=r"eps 2\.0 is outside"):
         AutoAttack(eps=2)
     with pytest.raises(ValueError, match="images are outside"):
         ATTACKS["foolbox"](net, 255 * images, labels)
@@ -80,3 +80,42 @@ def test_a_missing_library_is_named(net, images, labels, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     with pytest.raises(ModuleNotFoundError, match="pyautoattack is not installed"):
         ATTACKS["autoattack"](net, images, labels)
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_images_without_a_gradient_are_counted_and_warned_of(images, attack):
+    """Softmax is so sure that cross-entropy has no gradient: what is not moved is not robust."""
+    net = small_network(3)
+    with torch.no_grad():
+        for head in (*net.exits, net.backbone.head):
+            head[-1].weight *= 1e7
+    labels = MECHANISM.run(net, images).label
+    with pytest.warns(UserWarning, match=r"1\d of 12 images: the gradient was zero"):
+        result = attack(net, images, labels)
+    assert (result.stuck | result.reached).all()
+    assert not attack(small_network(3), images, labels).stuck.any()
+
+
+def test_only_the_images_concerned_count(net, images, labels):
+    class Half(External):
+        def craft(self, module, images, labels):
+            shown = images[3:5].clone().requires_grad_()
+            (module(shown) * torch.tensor([0.0, 1.0])[:, None]).sum().backward()
+            return images
+
+    with pytest.warns(UserWarning, match="1 of 12 images"):
+        assert Half()(net, images, labels).stuck.nonzero().flatten().tolist() == [3]
+
+
+def test_memory_layout_changes_no_noise(net, images, labels):
+    """``rand_like`` draws in the order of memory."""
+
+    class Noisy(External):
+        def craft(self, module, images, labels):
+            return images + self.eps * torch.rand_like(images)
+
+    plain = Noisy()(net, images, labels).adversarial
+    sideways = images.transpose(2, 3).contiguous().transpose(2, 3)
+    for other in (images.contiguous(memory_format=torch.channels_last), sideways):
+        assert not other.is_contiguous()
+        assert Noisy()(net, other, labels).adversarial.equal(plain)

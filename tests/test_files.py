@@ -11,10 +11,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dynlib import data, files, records
+from dynlib import data, files, profiles, records
+from dynlib.analysis import claims
 from dynlib.files import CHECKPOINTS, ROOT, atomic
-from dynlib.networks import checkpoints
+from dynlib.networks import check, checkpoints
 from dynlib.networks.identity import Network
+from dynlib.networks.training import Training
+from workflow.craft import here
 
 WRITER = """
 import sys
@@ -114,6 +117,76 @@ def test_forbidden_records_are_not_called_damaged(shelf):
     file.chmod(0)
     with no_longer_root(), pytest.raises(records.RecordsError, match=r"examples\.parquet may not be read: permission denied$"):
         list(records.read(shelf, "examples", {}))
+
+
+@pytest.mark.parametrize("closed", ["the file", "its folder", "the folder above"])
+def test_nothing_forbidden_is_called_missing(shelf, monkeypatch, closed):
+    """A folder that may not be read looks empty to ``glob``, and what is in it may look as if it were not there."""
+    (shelf / "results").mkdir()
+    (shelf / "results" / "claims.csv").write_text("claim\n")
+    (shelf / "mine.yaml").write_text("seed: 1")
+    (shelf / "training").mkdir()
+    state = shelf / "training" / "cifar10-resnet56-sdnn-tiny.safetensors"
+    save_file({"w": torch.zeros(1)}, state)
+    monkeypatch.setattr(claims, "home", lambda run: shelf)
+    monkeypatch.setenv("DYNLIB_DATA", str(shelf / "data"))
+    (shelf / "data").mkdir()
+    (shelf / "data" / "cifar100.npz").touch()
+    training = Training.__new__(Training)
+    training.state_path, training.device = state, "cpu"
+    folders = [shelf / "results", shelf / "training", shelf / "data"]
+    files = [shelf / "results" / "claims.csv", shelf / "mine.yaml", state, shelf / "data" / "cifar100.npz"]
+    for path in {"the file": files, "its folder": folders, "the folder above": [shelf]}[closed]:
+        path.chmod(0)
+    uses = {
+        "claims.csv": (lambda: claims.read("mine"), records.RecordsError),
+        "sdnn-tiny.safetensors": (training._resume, checkpoints.CheckpointError),
+        "cifar100.npz": (lambda: data.load("cifar100", "test"), data.DataError),
+    }
+    if closed != "its folder":
+        uses["mine.yaml"] = (lambda: profiles.load("mine", shelf), profiles.ProfileError)
+    if closed != "the file":
+        uses |= {
+            "results": (lambda: list(records.read(shelf / "results", "examples", {})), records.RecordsError),
+            "training": (lambda: check.shipped(shelf / "training"), PermissionError),
+            "cifar100": (lambda: here("cifar100", {"test": 1}), PermissionError),
+        }
+    try:
+        for name, (use, error) in uses.items():
+            told = "Permission denied: .*" if error is PermissionError else rf"{name} may not be read: permission denied$"
+            with no_longer_root(), pytest.raises(error, match=told):
+                use()
+    finally:
+        shelf.chmod(0o755)
+
+
+# A copy of the package alone, as ``pip install .`` makes it.
+ALONE = """
+import dynlib
+assert len(dynlib.data.load("cifar10", "test", 5).labels) == 5
+assert dynlib.ConfidenceExit().run(dynlib.build("mobilenet", "cifar10").eval(), dynlib.data.load("cifar10", "test", 2).inputs)
+from dynlib import profiles
+for use in (lambda: dynlib.load("resnet56", "cifar10", "dynn"), lambda: profiles.load("quick")):
+    try:
+        use()
+    except Exception as error:
+        print(error)
+"""
+
+
+def test_a_package_without_its_repository_works_or_says_what_it_lacks(tmp_path):
+    shutil.copytree(ROOT / "dynlib", tmp_path / "dynlib", ignore=shutil.ignore_patterns("__pycache__"))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+
+    def python(*arguments):
+        return subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    told = python("-c", ALONE).stdout.splitlines()
+    assert len(told) == 2
+    for line in (*told, python("-m", "dynlib", "check-networks").stderr.strip()):
+        assert line.endswith("clone the repository, and `pip install -e .` there")
+        assert "\n" not in line
+    assert python("-m", "dynlib", "audit", "--help").returncode == 0
 
 
 def test_line_endings_change_no_digest(tmp_path, monkeypatch):

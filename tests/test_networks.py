@@ -5,7 +5,6 @@ from torch import nn
 import dynlib
 from dynlib.networks.backbones import MODELS
 from dynlib.networks.exits import MixedPool, internal_classifier
-from tests.conftest import small_network
 
 # Parameters and multiply-accumulates in millions for 10 classes, and the share of the backbone's MACs at each exit.
 TABLE = {
@@ -91,15 +90,3 @@ def test_only_strided_depthwise_convolutions_leave_mixed_precision(untrained):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             out = conv(torch.rand(1, conv.in_channels, 4, 4))
         assert (out.dtype == torch.float32) == (conv.stride[0] == 2)
-
-
-def test_questions_change_no_mode():
-    """Cost and other exits of a network whose backbone is frozen, in training."""
-    net = small_network(3).train()
-    net.backbone.eval()
-    before = {name: module.training for name, module in net.named_modules()}
-    _ = net.macs
-    pruned = net.with_exits((0, 2))
-    assert {name: module.training for name, module in net.named_modules()} == before
-    assert pruned.training
-    assert not pruned.backbone.training

@@ -16,7 +16,8 @@ import torch
 from dynlib import craft, data, profiles, records
 from dynlib.campaigns import Campaign
 from dynlib.datasets import DATASETS
-from dynlib.files import CHECKPOINTS, home, profile_of
+from dynlib.devices import is_cpu
+from dynlib.files import CHECKPOINTS, home, profile_of, there
 from dynlib.networks.checkpoints import CheckpointError, read_card
 from dynlib.networks.identity import Network
 from dynlib.profiles import Profile
@@ -31,15 +32,15 @@ class Step(NamedTuple):
         return [records.path(results / self.campaign.name, kind, self.source) for kind in records.SCHEMAS]
 
 
-def there(dataset: str, images: dict[str, int]) -> bool:
-    """Whether so many images of each split are here, complete or in the package's sample."""
+def here(dataset: str, images: dict[str, int]) -> bool:
+    """Whether so many images of each split are here, complete or in the package's sample. Raises PermissionError."""
     sampled = all(DATASETS[dataset].bundled(split, n) for split, n in images.items())
-    return sampled or (data.folder() / f"{dataset}.npz").exists()
+    return sampled or there(data.folder() / f"{dataset}.npz")
 
 
 def measurable(profile: Profile, campaign: Campaign, dataset: str) -> bool:
     """Whether the images of a campaign are here, or will be fetched because the profile trains on them."""
-    return profile.recipe is not None or there(dataset, campaign.images)
+    return profile.recipe is not None or here(dataset, campaign.images)
 
 
 def steps(profile: Profile, *only: str) -> list[Step]:
@@ -53,10 +54,10 @@ def steps(profile: Profile, *only: str) -> list[Step]:
 
 
 def stands_on(profile: Profile, step: Step) -> dict[str, Any] | None:
-    """What the records of a step stand on, as they say it themselves; None where a network is still to be trained."""
+    """What the records of a step stand on, as they say it themselves; None where a network or the device is not here yet."""
     try:
         return json.loads(json.dumps(craft.provenance(profile.name, *step, profile.device)))
-    except CheckpointError:
+    except (CheckpointError, ValueError):
         return None
 
 
@@ -107,7 +108,7 @@ def main() -> None:
     # The longest first, so that the last to end has little left while the others are idle.
     named = [(step.campaign.name, step.source) for step in sorted(left, key=macs, reverse=True)]
     context = get_context("spawn")
-    taken, number = context.Value("i", 0), min(given.cores, len(left)) if profile.device == "cpu" else 1
+    taken, number = context.Value("i", 0), min(given.cores, len(left)) if is_cpu(profile.device) else 1
     workers = [context.Process(target=work, args=(profile.name, named, results, taken)) for _ in range(number)]
     for worker in workers:
         worker.start()

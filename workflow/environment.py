@@ -3,6 +3,7 @@
 ``python -m workflow.environment pytest`` is ``python -m pytest`` in it.
 """
 
+import getpass
 import os
 import sys
 from collections.abc import Mapping
@@ -14,9 +15,11 @@ OWN = ROOT / ".config"  # what other programs would keep in the home folder, whi
 
 # Settings of Python, of the programs used here, and of shells. They choose backends, kernels, options, styles and numerics.
 FOREIGN = ("PYTHON", "JUPYTER", "IPYTHON", "IPYKERNEL", "MPL", "MATPLOTLIB", "PAPERMILL", "SNAKEMAKE", "PYTEST", "TORCH_", "LC_")
-FOREIGN += ("BASH_ENV", "CDPATH", "SOURCE_DATE_EPOCH", "NVIDIA_TF32_OVERRIDE")
+FOREIGN += ("BASH_ENV", "CDPATH", "GIT_", "HYPOTHESIS", "MYPY", "RUFF_", "SOURCE_DATE_EPOCH", "TQDM_")
+# These choose how numbers are computed: with less precision, or by the instructions of another processor.
+FOREIGN += ("ATEN_", "BLIS_", "CUBLAS_", "DNNL_", "MKL_", "NPY_", "NUMEXPR", "NVIDIA_TF32", "ONEDNN_", "OPENBLAS", "VECLIB_")
 # How many threads a step may use is Snakemake's to say. These would overrule OMP_NUM_THREADS, or pin threads to one core.
-FOREIGN += ("OMP_PROC_BIND", "OMP_PLACES", "OMP_DYNAMIC", "OMP_THREAD_LIMIT", "MKL_DYNAMIC", "KMP_", "GOMP_")
+FOREIGN += ("OMP_PROC_BIND", "OMP_PLACES", "OMP_DYNAMIC", "OMP_THREAD_LIMIT", "KMP_", "GOMP_")
 EXACT = {"ENV", "LANG"}  # of these, not what only begins so
 
 
@@ -25,7 +28,13 @@ def clean(environment: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in environment.items() if name not in EXACT and not name.startswith(FOREIGN)}
     if kept.get("DYNLIB_DATA"):
         kept["DYNLIB_DATA"] = os.path.abspath(kept["DYNLIB_DATA"])  # notebooks run in their own folder
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # in a container, say, whose users have numbers and no names
+        user = "nobody"
     return kept | {
+        "LOGNAME": user,
+        "HOME": environment.get("HOME") or str(OWN),
         # The steps call plain `python`: let it be this one.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]),
         # Before what is installed, which may be another checkout's.

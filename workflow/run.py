@@ -19,6 +19,7 @@ from dynlib import data, profiles
 from dynlib.analysis.claims import CLAIMS
 from dynlib.attacks import Foolbox
 from dynlib.datasets import DATASETS
+from dynlib.devices import check_device
 from dynlib.files import CHECKPOINTS, PUBLISHED, RERUN, ROOT, home
 from dynlib.networks.identity import Network
 from dynlib.profiles import Profile, ProfileError
@@ -136,11 +137,14 @@ def main() -> None:
     try:
         profile = profiles.load(given.profile)
         check(profile)
-    except ProfileError as error:
+        if not given.dry_run:
+            check_device(profile.device)
+        missing = notices(profile)
+    except (ProfileError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     if set("{}") & set(os.path.relpath(data.folder(), ROOT)):
         sys.exit(f"error: DYNLIB_DATA is {data.folder()}: Snakemake takes the braces for a wildcard, so choose another folder")
-    for notice in notices(profile):
+    for notice in missing:
         print(notice, flush=True)
     command = [sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--config", f"run={run}"]
     command += ["spread=yes", "--profile", given.cluster] if given.cluster else []

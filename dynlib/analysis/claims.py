@@ -9,7 +9,7 @@ import pandas as pd
 
 from dynlib.analysis import readings
 from dynlib.analysis.claim import CELLS, Claim
-from dynlib.files import home
+from dynlib.files import home, unread
 from dynlib.records import RecordsError
 
 _JUDGED = (
@@ -123,12 +123,13 @@ def read(run: str, table: str = "claims") -> pd.DataFrame:
     """One of the tables of ``compute`` that the workflow has made for a run.
 
     Raises:
-        RecordsError: it has not.
+        RecordsError: it has not, or it may not be read.
     """
     path = home(run) / "results" / f"{table}.csv"
-    if not path.exists():
-        raise RecordsError(f"{path} is missing: run again")
-    return pd.read_csv(path)
+    try:
+        return pd.read_csv(path)
+    except OSError as error:
+        raise RecordsError(f"{path} {unread(error)}") from None
 
 
 def compared(readings: pd.DataFrame) -> pd.DataFrame:

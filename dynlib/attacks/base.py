@@ -1,7 +1,7 @@
 """The loop that all L-infinity attacks share; each attack overrides a hook or two."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,13 +15,16 @@ from dynlib.attacks.tools import (
     check_ball,
     check_batch,
     check_finite,
+    check_seed,
     checked_precision,
-    checked_seed,
     derived_seed,
     in_precision,
+    reaches,
 )
 from dynlib.mechanisms import Answers, ConfidenceExit, Mechanism
-from dynlib.networks.exits import MultiExitNetwork, evaluating
+from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.guards import evaluating
+from dynlib.settings import settle
 
 Run = tuple[Tensor, Tensor, Tensor, Tensor]  # adversarial images, steps, MACs, and who was stuck
 
@@ -68,6 +71,7 @@ class Attack:
     own_labels: ClassVar[bool] = False  # whether the labels are the final exit's own answers, not the true ones
 
     def __post_init__(self) -> None:
+        settle(self)
         if not 0 < self.eps <= 1:
             raise ValueError(f"eps {self.eps} is outside (0, 1]; images lie in [0, 1]")
         if self.steps < 1:
@@ -83,7 +87,7 @@ class Attack:
         checked_precision(self.precision)
         if self.asks and not (self.early_stop and self.goal == "misclassify"):
             raise ValueError("asks: only an attack that stops early, with the goal 'misclassify', has a question to ask")
-        object.__setattr__(self, "seed", checked_seed(self.seed))
+        check_seed(self.seed)
 
     # The hooks.
 
@@ -144,18 +148,19 @@ class Attack:
         Warns:
             UserWarning: images whose gradient was zero on every pixel at every step.
         """
-        with evaluating(net), in_precision("float32", images.device):  # but for the passes that ``precision`` is about
+        with evaluating(net):
             images, labels = check_batch(net, images, labels)
             get_goal(self.goal).check(net)
-            result = self._once(net, images, labels)
-            for restart in range(1, self.restarts):
-                again = torch.arange(len(labels), device=labels.device)
-                if self.early_stop:
-                    again = again[~result.reached]
-                if len(again) == 0:
-                    break
-                other = replace(self, seed=derived_seed(self.seed, restart))._once(net, images[again], labels[again])
-                result = result.merged(other, again)
+            with in_precision("float32", images.device):  # but for the passes that ``precision`` is about
+                result = self._once(net, images, labels)
+                for restart in range(1, self.restarts):
+                    again = torch.arange(len(labels), device=labels.device)
+                    if self.early_stop:
+                        again = again[~result.reached]
+                    if len(again) == 0:
+                        break
+                    other = replace(self, seed=derived_seed(self.seed, restart))._once(net, images[again], labels[again])
+                    result = result.merged(other, again)
         check_ball(result.adversarial, images, self.eps)
         return result.warned()
 
@@ -242,9 +247,3 @@ class Iterative(Attack):
     @property
     def rate(self) -> float:
         return self.eps / 4 if self.step_size is None else self.step_size
-
-
-def reaches(attack: Any, net: MultiExitNetwork, adversarial: Tensor, labels: Tensor) -> Tensor:
-    """Whether images reach the attack's goal, in float32 whatever precision the attack was made in: bool ``[batch]``."""
-    with torch.autocast(adversarial.device.type, enabled=False):
-        return get_goal(attack.goal).holds(net, adversarial, labels, attack.mechanism)

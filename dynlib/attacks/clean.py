@@ -6,11 +6,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dynlib.attacks.base import reaches
 from dynlib.attacks.result import AttackResult
-from dynlib.attacks.tools import check_batch
+from dynlib.attacks.tools import check_batch, reaches
 from dynlib.mechanisms import ConfidenceExit, Mechanism
-from dynlib.networks.exits import MultiExitNetwork, evaluating
+from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.guards import evaluating
+from dynlib.settings import settle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,9 @@ class Clean:
     own_labels: ClassVar[bool] = False
 
     mechanism: Mechanism = field(default_factory=ConfidenceExit)
+
+    def __post_init__(self) -> None:
+        settle(self)
 
     def __call__(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> AttackResult:
         """Attack a batch; arguments, result and errors as for ``Attack``."""

@@ -6,13 +6,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dynlib.attacks.base import reaches
 from dynlib.attacks.losses import get_loss
 from dynlib.attacks.placed import OfExits, margin
 from dynlib.attacks.result import AttackResult
-from dynlib.attacks.tools import are_finite, check_batch, check_finite, from_tanh_space, to_tanh_space
+from dynlib.attacks.tools import are_finite, check_batch, check_finite, from_tanh_space, reaches, to_tanh_space
 from dynlib.mechanisms import ConfidenceExit, Mechanism
-from dynlib.networks.exits import MultiExitNetwork, evaluating
+from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.guards import evaluating
+from dynlib.settings import settle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,7 @@ class CarliniWagner:
     mechanism: Mechanism = field(default_factory=ConfidenceExit)
 
     def __post_init__(self) -> None:
+        settle(self)
         if not isinstance(get_loss(self.loss), OfExits) or self.loss.endswith("/margin"):  # it has a criterion of its own
             raise ValueError(f"C&W has no loss {self.loss!r}: choose final, taken, average or exit=k")
         if not self.confidence >= 0:

@@ -10,7 +10,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dynlib.attacks.base import reaches
 from dynlib.attacks.goals import get_goal
 from dynlib.attacks.losses import TowardsEarly, early_objective, get_loss
 from dynlib.attacks.pgd import PGD
@@ -19,15 +18,18 @@ from dynlib.attacks.tools import (
     are_finite,
     check_batch,
     check_finite,
+    check_seed,
     checked_precision,
-    checked_seed,
     from_tanh_space,
     in_precision,
+    reaches,
     to_tanh_space,
     uniform_noise,
 )
 from dynlib.mechanisms import ConfidenceExit, Mechanism
-from dynlib.networks.exits import MultiExitNetwork, evaluating
+from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.guards import evaluating
+from dynlib.settings import settle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,7 @@ class EarlyAttack:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        settle(self)
         for name in ("alpha", "c", "floor"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} {getattr(self, name)} is negative")
@@ -80,7 +83,7 @@ class EarlyAttack:
         if self.classes is not None and self.classes < 1:
             raise ValueError(f"{self.classes} classes: need at least 1")
         checked_precision(self.precision)
-        object.__setattr__(self, "seed", checked_seed(self.seed))
+        check_seed(self.seed)
 
     def __call__(self, net: MultiExitNetwork, images: Tensor, labels: Tensor) -> AttackResult:
         """Attack a batch.
@@ -95,11 +98,12 @@ class EarlyAttack:
             ValueError: wrong shape, type or range; no early exits; labels that are not the final exit's; or logits or gradients
                 that are not finite.
         """
-        with evaluating(net), in_precision("float32", images.device):
+        with evaluating(net):
             images, labels = check_batch(net, images, labels)
             get_goal(self.goal).check(net)
-            check_own(net, images, labels)
-            adversarial, steps, stuck = self._run(net, images, labels)
+            with in_precision("float32", images.device):
+                check_own(net, images, labels)
+                adversarial, steps, stuck = self._run(net, images, labels)
             reached = reaches(self, net, adversarial, labels)
         return AttackResult(adversarial, reached, steps, 2 * net.macs[-1].to(labels.device) * steps, stuck).warned()
 

@@ -6,6 +6,7 @@ The libraries are installed with the tests' packages, and imported where an atta
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any, ClassVar
@@ -13,32 +14,46 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dynlib.attacks.base import reaches
 from dynlib.attacks.result import AttackResult
-from dynlib.attacks.tools import check_batch, checked_seed
+from dynlib.attacks.tools import check_batch, check_seed, reaches
 from dynlib.mechanisms import ConfidenceExit, Deployed, Mechanism
-from dynlib.networks.exits import MultiExitNetwork, evaluating
+from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.guards import evaluating
+from dynlib.settings import settle
 
 
 class Counting(Deployed):
-    """Counts what it is asked: images that were run, and those of them that were differentiated."""
+    """Counts what it is asked: images that were run, and those of them that were differentiated.
 
-    def __init__(self, net: MultiExitNetwork, mechanism: Mechanism):
+    ``pushed`` and ``pulled``, bool ``[batch]``: images at which a gradient was taken, and at which one was not zero on every
+    pixel. Whatever lies within ``eps`` of an image of the batch is taken for it.
+    """
+
+    def __init__(self, net: MultiExitNetwork, mechanism: Mechanism, batch: Tensor, eps: float):
         super().__init__(net, mechanism)
+        self.batch, self.eps = batch.flatten(1), eps
         self.forward_passes = self.backward_passes = 0
+        self.pushed, self.pulled = torch.zeros(2, len(batch), dtype=torch.bool, device=batch.device)
 
     def forward(self, images: Tensor) -> Tensor:
         self.forward_passes += len(images)
-        self.backward_passes += len(images) * (torch.is_grad_enabled() and images.requires_grad)
-        return super().forward(images.clamp(0, 1))  # a library may leave the range by a rounding error
+        shown = images.clamp(0, 1)  # a library may leave the range by a rounding error
+        if shown.requires_grad:
+            self.backward_passes += len(images)
+            shown.register_hook(partial(self._note, shown.detach()))
+        return super().forward(shown)
+
+    def _note(self, shown: Tensor, gradient: Tensor) -> None:
+        near = torch.cdist(shown.flatten(1), self.batch, p=torch.inf) <= self.eps + 1e-4
+        self.pushed |= near.any(dim=0)
+        self.pulled |= (near & gradient.flatten(1).any(dim=1)[:, None]).any(dim=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class External:
     """Base of the adapters: an attack inside an L-infinity ball that ``craft`` takes from another library.
 
-    The library decides which image costs what, so ``steps`` (gradients) and ``macs`` of the result are the batch's, evenly shared;
-    ``stuck`` is not known to it and False.
+    The library decides which image costs what, so ``steps`` (gradients) and ``macs`` of the result are the batch's, evenly shared.
 
     Args:
         eps: radius of the ball, in (0, 1].
@@ -59,9 +74,10 @@ class External:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        settle(self)
         if not 0 < self.eps <= 1:
             raise ValueError(f"eps {self.eps} is outside (0, 1]; images lie in [0, 1]")
-        object.__setattr__(self, "seed", checked_seed(self.seed))
+        check_seed(self.seed)
 
     def craft(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Adversarial images, from a classifier, images ``[batch, 3, side, side]`` in [0, 1] and labels ``[batch]``."""
@@ -73,18 +89,20 @@ class External:
         Raises:
             ModuleNotFoundError: the library is not installed.
         """
-        with evaluating(net), torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+        with evaluating(net):
             images, labels = check_batch(net, images, labels)
-            torch.manual_seed(self.seed)
-            module = Counting(net, self.mechanism)
-            with without_gradients(net):
+            images = images.contiguous()  # a library may draw its noise in the order of memory
+            device = images.device
+            module = Counting(net, self.mechanism, images, self.eps)
+            with without_gradients(net), torch.random.fork_rng([device] if device.type != "cpu" else [], device_type=device.type):
+                torch.manual_seed(self.seed)
                 found = self.craft(module, images, labels).detach()
             adversarial = (images + (found - images).clamp(-self.eps, self.eps)).clamp(0, 1)
             reached = reaches(self, net, adversarial, labels)
         passes = module.forward_passes + module.backward_passes
         steps = torch.full_like(labels, round(module.backward_passes / len(labels)))
         macs = torch.full_like(labels, round(passes / len(labels) * net.macs[-1].item()))
-        return AttackResult(adversarial, reached, steps, macs, torch.zeros_like(reached))
+        return AttackResult(adversarial, reached, steps, macs, module.pushed & ~module.pulled).warned()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,14 @@
 """What attacks share beside their loop: checks of what goes in and comes out, seeds and noise, and the space of C&W."""
 
 import hashlib
-import operator
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from dynlib.attacks.goals import get_goal
 from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.guards import check_images, check_labels
 
 PRECISIONS = ("float32", "bfloat16")  # that gradients may be made in
 
@@ -17,17 +19,12 @@ def check_batch(net: MultiExitNetwork, images: Tensor, labels: Tensor) -> tuple[
     Raises:
         ValueError: they are not what a network takes.
     """
-    if images.dim() != 4 or tuple(images.shape[1:]) != net.shape or images.dtype != torch.float32:
-        shape = ", ".join(map(str, net.shape))
-        raise ValueError(f"images are {images.dtype} {list(images.shape)}: need float32 [batch, {shape}]")
-    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
-        raise ValueError(f"labels are {labels.dtype} {list(labels.shape)}: need int64 [{len(images)}]")
+    if getattr(net, "dtype", torch.float32) != torch.float32:
+        raise ValueError(f"attacks are made in float32, and the network takes {net.dtype}: call its float()")
+    check_images(net, images)
+    check_labels(labels, len(images), net.n_classes)
     if len(images) == 0:
         raise ValueError("an empty batch")
-    if not (images.min() >= 0 and images.max() <= 1):  # False for NaN, too
-        raise ValueError("images are outside [0, 1] or not numbers")
-    if labels.min() < 0 or labels.max() >= net.n_classes:
-        raise ValueError(f"labels are outside 0 to {net.n_classes - 1}")
     images, labels = (x.clone() if x.is_inference() else x.detach() for x in (images, labels))
     return images, labels
 
@@ -55,17 +52,21 @@ def in_precision(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def checked_seed(seed: int) -> int:
-    """A seed as a plain integer, from an integer of any kind. Raises ValueError for anything else."""
-    try:
-        return operator.index(seed)
-    except TypeError:
-        raise ValueError(f"seed {seed!r} is not an integer") from None
+def check_seed(seed: int) -> None:
+    """Raises ValueError for a seed that some generator cannot take."""
+    if not -(2**31) <= seed < 2**32:
+        raise ValueError(f"seed {seed} is outside -2^31 to 2^32")
 
 
 def derived_seed(seed: int, restart: int) -> int:
     """The seed of a further start, in [0, 2^32)."""
     return int.from_bytes(hashlib.sha256(f"{seed} {restart}".encode()).digest()[:4], "big")
+
+
+def reaches(attack: Any, net: MultiExitNetwork, adversarial: Tensor, labels: Tensor) -> Tensor:
+    """Whether images reach the attack's goal, in float32 whatever precision the attack was made in: bool ``[batch]``."""
+    with torch.autocast(adversarial.device.type, enabled=False):
+        return get_goal(attack.goal).holds(net, adversarial, labels, attack.mechanism)
 
 
 def check_ball(adversarial: Tensor, images: Tensor, eps: float) -> None:

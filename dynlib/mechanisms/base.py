@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.guards import check_images, check_logits
+from dynlib.settings import settle
 
 STEPS = 65535  # of a share of 1
 
@@ -33,8 +35,7 @@ class Answers:
         Raises:
             ValueError: a logit that is not a number, or infinite.
         """
-        if not torch.isfinite(logits).all():
-            raise ValueError("a logit is not finite: the network's weights or its input are damaged")
+        check_logits(logits)
         logits = logits.detach().float()
         p = logits.softmax(dim=-1)
         confidence, label = p.max(dim=-1)
@@ -83,6 +84,9 @@ class Mechanism:
 
     name: ClassVar[str]
     memoryless: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        settle(self)  # where it is a dataclass
 
     def leaves(self, seen: Answers) -> Tensor:
         """Which images leave at the last exit of ``seen``, which holds the exits seen so far: bool ``[n]``."""
@@ -136,9 +140,10 @@ class Mechanism:
             net: a network in evaluation mode.
             images: float ``[n, channels, height, width]`` in [0, 1], of the network's shape.
         Raises:
-            ValueError: images of another type, shape or range, a network in training mode, or a logit that is not finite.
+            ValueError: images of another type, shape or range, a network any part of which is in training mode, or a logit that
+                is not finite.
         """
-        check_images(images, net.shape)
+        check_images(net, images)
         if net.training:
             raise ValueError("a network in training mode depends on its batch, and changes: call eval() first")
         self.check(net.n_exits)
@@ -153,7 +158,7 @@ class Mechanism:
             features: of the last exit that was seen, ``[n, ...]``; the images where there was none.
             seen: the answers of the exits seen.
         """
-        waiting, last = torch.arange(len(features), device=features.device), net.n_exits - 1
+        waiting, last, macs = torch.arange(len(features), device=features.device), net.n_exits - 1, net.macs
         order, decisions = [], []
         for k in range(len(seen) if seen else 0, net.n_exits):
             features = net.segment(k, features)
@@ -161,24 +166,16 @@ class Mechanism:
             seen = now if seen is None else seen.joined(now)
             if k == last:
                 order.append(waiting)
-                decisions.append(self.decide(seen, net.macs))
+                decisions.append(self.decide(seen, macs))
                 break
             leaves = self.leaves(seen)
             if not leaves.any():
                 continue  # nothing to part
             here = now.images(leaves).label[0]
             order.append(waiting[leaves])
-            decisions.append(Decision(here, torch.full_like(here, k), torch.full_like(here, int(net.macs[k]))))
+            decisions.append(Decision(here, torch.full_like(here, k), torch.full_like(here, int(macs[k]))))
             if leaves.all():
                 break
             waiting, features, seen = waiting[~leaves], features[~leaves], seen.images(~leaves)
         back = torch.cat(order).argsort()
         return Decision(*(torch.cat(column)[back] for column in zip(*decisions, strict=True)))
-
-
-def check_images(images: Tensor, shape: tuple[int, ...]) -> None:
-    """Raises ValueError, in one line, where these are not images ``[n, *shape]`` as a network takes them."""
-    if tuple(images.shape[1:]) != shape or not images.is_floating_point():
-        raise ValueError(f"images are {images.dtype} {list(images.shape)}: need floats [n, {', '.join(map(str, shape))}]")
-    if len(images) and not (images.min() >= 0 and images.max() <= 1):  # so that NaN is refused, too
-        raise ValueError("images are outside [0, 1], or not finite; the network itself normalises them")

@@ -41,6 +41,7 @@ class ConfidenceExit(Mechanism):
     fall_back_to: str = "most_confident"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_rule(self.threshold, self.fall_back_to)
 
     def leaves(self, seen: Answers) -> Tensor:
@@ -65,6 +66,7 @@ class ThresholdPerExit(Mechanism):
     thresholds: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for threshold in self.thresholds:
             if not 0 < threshold <= 1:
                 raise ValueError(f"threshold {threshold} is outside (0, 1]")

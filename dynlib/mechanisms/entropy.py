@@ -25,6 +25,7 @@ class EntropyExit(Mechanism):
     fall_back_to: str = "final"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_rule(self.threshold, self.fall_back_to)
 
     def leaves(self, seen: Answers) -> Tensor:

@@ -24,7 +24,8 @@ class PatienceExit(Mechanism):
     patience: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.patience, int) or self.patience < 1:
+        super().__post_init__()
+        if self.patience < 1:
             raise ValueError(f"patience {self.patience}: need a whole number from 1")
 
     def leaves(self, seen: Answers) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dynlib.behaviour import describe
 from dynlib.data import DataError
-from dynlib.files import CHECKPOINTS
+from dynlib.files import CHECKPOINTS, listed
 from dynlib.networks.checkpoints import CheckpointError, load_network
 from dynlib.networks.identity import Network
 
@@ -15,8 +15,8 @@ TOLERANCE = 0.2  # points: what another processor's rounding can do
 
 
 def shipped(folder: Path = CHECKPOINTS) -> list[Network]:
-    """All networks of a folder, in the order of tables."""
-    return sorted((Network.parse(path.stem) for path in folder.glob("*.safetensors")), key=lambda network: network.rank)
+    """All networks of a folder, in the order of tables. Raises PermissionError where it may not be read."""
+    return sorted((Network.parse(path.stem) for path in listed(folder, "*.safetensors")), key=lambda network: network.rank)
 
 
 def measure(network: Network, folder: Path = CHECKPOINTS) -> tuple[dict[str, Any], float]:
@@ -47,7 +47,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("networks", nargs="*", type=Network.parse, help="ids (default: all that are shipped)")
     wrong = []
     print(f"{'network':<34}{'largest difference (points)':>28}  test accuracy of each exit (%)")
-    for network in parser.parse_args(arguments).networks or shipped():
+    try:
+        networks = parser.parse_args(arguments).networks or shipped()
+    except OSError as error:
+        sys.exit(f"error: {error}")
+    for network in networks:
         try:
             found, difference = measure(network)
         except (CheckpointError, DataError) as error:

@@ -11,7 +11,7 @@ from safetensors.torch import load as parsed
 from safetensors.torch import save
 from torch import Tensor
 
-from dynlib.files import CHECKPOINTS, DENIED, atomic, digest, sha256
+from dynlib.files import CHECKPOINTS, CLONE, DENIED, atomic, digest, sha256, unread
 from dynlib.networks.exits import MultiExitNetwork, build
 from dynlib.networks.identity import Network
 
@@ -52,7 +52,7 @@ def load_network(network: Network, folder: Path = CHECKPOINTS) -> MultiExitNetwo
     try:
         found = sha256(path)
     except OSError as error:
-        raise CheckpointError(f"{path} {DENIED if isinstance(error, PermissionError) else 'is missing'}") from None
+        raise CheckpointError(f"{path} {unread(error)}") from None
     if found != card["weights_sha256"]:
         raise CheckpointError(f"{path} is damaged: its digest is not the one on its card")
     state = read_weights(path)
@@ -80,7 +80,7 @@ def read_card(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{card} {DENIED}") from None
     except (OSError, ValueError):
         missing = "is missing" if not path.exists() else "has no readable card"
-        raise CheckpointError(f"{path} {missing}: train it with `python -m dynlib train --help`") from None
+        raise CheckpointError(f"{path} {missing}{CLONE or ': train it with `python -m dynlib train --help`'}") from None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -91,6 +91,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} {DENIED}") from None
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} is missing or damaged: {error}") from None
+    if not all(tensor.isfinite().all() for tensor in stored.values()):
+        raise CheckpointError(f"{path} has weights that are not finite: train it again")
     scales = {name.removesuffix(SCALE): stored.pop(name) for name in list(stored) if name.endswith(SCALE)}
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
     return state | {name: state[name].float() * scale for name, scale in scales.items()}

@@ -4,9 +4,8 @@ A static network is a multi-exit network with one exit, so everything downstream
 ``[exits, batch, classes]``.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from operator import index
 from typing import Any
 
 import torch
@@ -15,19 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dynlib.datasets import DATASETS, get_dataset
 from dynlib.networks.backbones import MODELS, Backbone
-
-
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode for the block, and gradients possible even under ``torch.inference_mode``; then every mode as it was."""
-    modes = {module: module.training for module in net.modules()}
-    net.eval()
-    try:
-        with torch.inference_mode(False):
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
+from dynlib.networks.guards import InStep, check_images, check_logits, evaluating, parts, without_prefix
 
 
 class Normalise(nn.Module):
@@ -65,44 +52,54 @@ def internal_classifier(channels: int, side: int, classes: int) -> nn.Sequential
     return nn.Sequential(pool, nn.Flatten(), nn.Linear(channels * side * side, classes))
 
 
-class MultiExitNetwork(nn.Module):
+class MultiExitNetwork(InStep):
     """A backbone with an internal classifier after each block of ``exit_after``, and its own head as the final exit.
 
     Args:
         backbone: the static network underneath.
         dataset: name in ``DATASETS``; sets the shape of images, the number of classes and the normalisation.
         exit_after: 1-based block numbers, strictly increasing, all before the last block; empty for a static network.
+        exits: the internal classifiers, by default new ones.
     Raises:
         ValueError: unknown dataset, or ``exit_after`` out of range or out of order.
     """
 
     card: dict[str, Any]  # of a network that was loaded
 
-    def __init__(self, backbone: Backbone, dataset: str, exit_after: Sequence[int] = ()):
+    def __init__(self, backbone: Backbone, dataset: str, exit_after: Sequence[int] = (), exits: nn.ModuleList | None = None):
         super().__init__()
         entry = get_dataset(dataset)
         exit_after, last = tuple(exit_after), len(backbone.blocks)
         if list(exit_after) != sorted({*exit_after} & {*range(1, last)}):
             raise ValueError(f"exits after blocks {exit_after}: need increasing numbers from 1 to {last - 1}")
-        self.dataset, self.exit_after = dataset, exit_after
-        self.normalise = Normalise(entry.mean, entry.std)
-        self.backbone = backbone
+        self.dataset, self.exit_after, self.backbone = dataset, exit_after, backbone
+        self._counted: tuple[list[Any], Tensor] = ([], torch.empty(0))  # what ``macs`` were counted on, and they
         # Exit k is reached from exit k - 1 through segment k: these blocks, half open and 0-based.
         self._bounds = list(zip((0, *exit_after), (*exit_after, last), strict=True))
-        shapes = self._feature_shapes()
-        self.exits = nn.ModuleList(internal_classifier(channels, side, entry.classes) for channels, side in shapes)
+        black = self._black()
+        with torch.device(black.device):  # where the backbone is
+            self.normalise = Normalise(entry.mean, entry.std)
+            if exits is None:
+                exits = nn.ModuleList(internal_classifier(*shape, entry.classes) for shape in self._feature_shapes())
+            self.exits = exits
+        if black.dtype != torch.get_default_dtype():
+            self.to(black.dtype)
 
-    @torch.no_grad()
     def _feature_shapes(self) -> list[tuple[int, int]]:
         """Channels and side of the feature map at each early exit, found by running a black image."""
         shapes = []
-        with evaluating(self.backbone):
-            x = self.backbone.stem(torch.zeros(1, *self.shape))
+        with evaluating(self.backbone), torch.no_grad():
+            x = self.backbone.stem(self._black())
             for number, block in enumerate(self.backbone.blocks, start=1):
                 x = block(x)
                 if number in self.exit_after:
                     shapes.append((x.shape[1], x.shape[2]))
         return shapes
+
+    def _black(self) -> Tensor:
+        """A black image, of the weights' type and on their device."""
+        like = next(self.parameters(), torch.empty(0))
+        return torch.zeros(1, *self.shape, dtype=like.dtype, device=like.device)
 
     @property
     def n_exits(self) -> int:
@@ -116,6 +113,11 @@ class MultiExitNetwork(nn.Module):
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the images that it takes."""
         return DATASETS[self.dataset].shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the images that it takes: that of its weights."""
+        return next(self.parameters(), torch.empty(0)).dtype
 
     def segment(self, k: int, x: Tensor) -> Tensor:
         """Features at exit ``k`` from those at exit ``k - 1``; for ``k = 0`` from images ``[batch, *shape]`` in [0, 1]."""
@@ -134,19 +136,33 @@ class MultiExitNetwork(nn.Module):
         """Logits ``[exits, batch, classes]`` of images ``[batch, *shape]`` in [0, 1].
 
         Args:
-            images: float tensor.
+            images: of the weights' type.
             depth: index of the deepest exit to run; nothing beyond it is computed. By default all.
+        Raises:
+            ValueError: images of another type, shape or range, or no such exit.
         """
+        check_images(self, images)
+        if depth is not None and not (hasattr(depth, "__index__") and 0 <= depth < self.n_exits):
+            raise ValueError(f"depth {depth}: need the index of an exit, 0 to {self.n_exits - 1}")
         x, logits = images, []
         for k in range(self.n_exits if depth is None else depth + 1):
             x = self.segment(k, x)
             logits.append(self.classify(k, x))
         return torch.stack(logits)
 
-    @cached_property
+    @property
     def macs(self) -> Tensor:
-        """Multiply-accumulates of one image up to and including each exit, earlier exits' heads included: ``[exits]``."""
-        image, costs = torch.zeros(1, *self.shape, device=next(self.parameters()).device), []
+        """Multiply-accumulates of one image up to and including each exit, earlier exits' heads included: ``[exits]``.
+
+        They are counted once, and again when a module or a weight has been replaced.
+        """
+        made_of = [piece for part in parts(self) for piece in (part, *part._parameters.values())]
+        if list(map(id, made_of)) != list(map(id, self._counted[0])):
+            self._counted = made_of, self._count()
+        return self._counted[1]
+
+    def _count(self) -> Tensor:
+        costs, image = [], self._black()
         for depth in range(self.n_exits):
             with evaluating(self), torch.no_grad(), FlopCounterMode(display=False) as counter:
                 self(image, depth)
@@ -167,13 +183,24 @@ class MultiExitNetwork(nn.Module):
             ValueError: no exit, an unknown one, out of order, or without the final one.
         """
         keep = checked_exits(keep, self.n_exits)
-        pruned = MultiExitNetwork(self.backbone, self.dataset, [self.exit_after[k] for k in keep[:-1]])
-        pruned.exits = nn.ModuleList(self.exits[k] for k in keep[:-1])
-        pruned.training = self.training  # of its own: what it shares keeps its mode
+        exits = nn.ModuleList(self.exits[k] for k in keep[:-1])
+        exits.training = self.exits.training
+        pruned = MultiExitNetwork(self.backbone, self.dataset, [self.exit_after[k] for k in keep[:-1]], exits)
+        pruned.normalise = self.normalise
         return pruned
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As of any module; the state may come from a network inside ``DataParallel``, ``torch.compile`` or a wrapper."""
+        return super().load_state_dict(without_prefix(state_dict, next(iter(self.state_dict()), "")), *args, **kwargs)
+
     def as_static(self, exit: int = -1) -> nn.Module:
-        """One exit as an ordinary classifier, images to logits ``[batch, classes]``, for any attack library."""
+        """One exit as an ordinary classifier, images to logits ``[batch, classes]``, for any attack library.
+
+        Raises:
+            ValueError: no such exit.
+        """
+        if not (hasattr(exit, "__index__") and -self.n_exits <= exit < self.n_exits):
+            raise ValueError(f"exit {exit}: the network has {self.n_exits}")
         return _SingleExit(self, range(self.n_exits)[exit])
 
 
@@ -183,7 +210,10 @@ def checked_exits(keep: Sequence[int], n_exits: int) -> tuple[int, ...]:
     Raises:
         ValueError: no exit, an unknown one, out of order, or without the final one.
     """
-    keep = tuple(keep)
+    try:
+        keep = tuple(index(k) for k in keep)
+    except TypeError:
+        raise ValueError(f"exits {keep}: need whole numbers") from None
     if not keep:
         raise ValueError("no exits: keep at least the final one")
     if list(keep) != sorted({*keep} & {*range(n_exits)}) or keep[-1] != n_exits - 1:
@@ -191,32 +221,15 @@ def checked_exits(keep: Sequence[int], n_exits: int) -> tuple[int, ...]:
     return keep
 
 
-class Wrapper(nn.Module):
-    """A module around a network, whose mode is the network's at any time.
-
-    Some attack libraries restore the mode that they found: a mode of its own would put an evaluating network into training.
-    """
-
-    def __init__(self, net: MultiExitNetwork):
-        super().__init__()
-        self.net = net
-
-    @property
-    def training(self) -> bool:
-        return self.net.training
-
-    @training.setter
-    def training(self, mode: bool) -> None:
-        """Nothing to keep: ``train`` and ``eval`` reach the network as every child."""
-
-
-class _SingleExit(Wrapper):
+class _SingleExit(InStep):
     def __init__(self, net: MultiExitNetwork, exit: int):
-        super().__init__(net)
-        self.exit = exit
+        super().__init__()
+        self.net, self.exit = net, exit
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.net(images, self.exit)[-1]
+        logits = self.net(images, self.exit)[-1]
+        check_logits(logits)
+        return logits
 
 
 def build(model: str, dataset: str, exit_after: Sequence[int] | None = None) -> MultiExitNetwork:
@@ -232,5 +245,6 @@ def build(model: str, dataset: str, exit_after: Sequence[int] | None = None) -> 
     for what, name, known in (("dataset", dataset, DATASETS), ("model", model, MODELS)):
         if name not in known:
             raise ValueError(f"unknown {what} {name!r}: choose one of {', '.join(known)}")
-    backbone = MODELS[model].build(DATASETS[dataset].classes)
-    return MultiExitNetwork(backbone, dataset, MODELS[model].exit_after if exit_after is None else exit_after)
+    with torch.inference_mode(False):  # whose tensors could never be attacked
+        backbone = MODELS[model].build(DATASETS[dataset].classes)
+        return MultiExitNetwork(backbone, dataset, MODELS[model].exit_after if exit_after is None else exit_after)

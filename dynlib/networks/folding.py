@@ -28,4 +28,4 @@ def folded(net: MultiExitNetwork) -> MultiExitNetwork:
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(module, first, fuse_conv_bn_eval(conv, norm))
                 setattr(module, second, nn.Identity())
-    return copy
+    return copy.eval()  # what is new in it, too

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 
 from dynlib.datasets import DATASETS
 from dynlib.networks.backbones import MODELS
+from dynlib.settings import settle
 
 # Choices of a model's usual early exits, of n, from 0; ``early_exits`` reads more of them.
 EXITS: dict[str, Callable[[int], tuple[int, ...]]] = {
@@ -87,13 +88,14 @@ class Network:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        settle(self)
         known: dict[str, Collection[str]] = {"dataset": DATASETS, "model": MODELS, "trained": TRAINED, "regime": REGIMES}
         for name, names in known.items():
             if getattr(self, name) not in names:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(names)}")
         early_exits(self.exits, len(MODELS[self.model].exit_after))
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise ValueError(f"training seed {self.seed!r}: need a whole number from 0")
+        if self.seed < 0:
+            raise ValueError(f"training seed {self.seed}: need a whole number from 0")
         if self.is_static and self.trained == "heads":
             raise ValueError("a static network has no exits whose heads could be trained")
 

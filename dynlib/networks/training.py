@@ -23,7 +23,8 @@ from torch.nn import functional as F
 from dynlib import data
 from dynlib.behaviour import accuracies, describe
 from dynlib.datasets import DATASETS
-from dynlib.files import CHECKPOINTS, atomic, code_version, digest
+from dynlib.devices import check_device, hardware, is_cpu
+from dynlib.files import CHECKPOINTS, DENIED, atomic, code_version, digest
 from dynlib.networks import checkpoints, recipes
 from dynlib.networks.checkpoints import CheckpointError
 from dynlib.networks.identity import Network
@@ -71,13 +72,14 @@ class Training:
         device: a torch device.
         folder: where checkpoints go; the running state goes into its subfolder ``training``.
     Raises:
-        ValueError: unknown recipe, or a regime that no recipe has.
+        ValueError: unknown recipe, a regime that no recipe has, or a device that is not here.
         DataError, CheckpointError: the data or, for heads, the static network is missing; or a state is damaged.
     """
 
     def __init__(self, network: Network, recipe: str, device: str = "cpu", folder: Path = CHECKPOINTS):
         if network.regime != "standard":
             raise ValueError(f"{network}: no recipe trains against attacks")
+        check_device(device)
         self.network, self.device, self.folder = network, device, folder
         self.frozen = network.trained == "heads"
         self.recipe_name = recipe
@@ -95,8 +97,7 @@ class Training:
         self.optimiser = optimiser(self.recipe.optimiser, self.net, self.recipe.learning_rate, self.recipe.weight_decay)
         self.history: list[dict[str, Any]] = []
         self.state_path = folder / "training" / f"{network}-{recipe}.safetensors"
-        if self.state_path.exists():
-            self._resume()
+        self._resume()
 
     def run(self) -> Path:
         """Train what is left, then write weights and card; returns the weights' path."""
@@ -160,13 +161,19 @@ class Training:
             log.writerows(self.history)
 
     def _resume(self) -> None:
+        """Go on from the running state, if there is one."""
         try:
+            self.state_path.open("rb").close()  # safe_open takes a file that may not be read for a missing one
             with safe_open(self.state_path, "pt", self.device) as file:
                 said = file.metadata()
                 about = json.loads(said["about"])
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
             if said.get("sha256", expected := _digest(said["about"], state)) != expected:
                 raise ValueError("wrong digest")
+        except FileNotFoundError:
+            return
+        except PermissionError:
+            raise CheckpointError(f"{self.state_path} {DENIED}") from None
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{self.state_path} is damaged ({error}): delete it to start over") from None
         if about["recipe"] != self.recipe.describe():
@@ -186,7 +193,6 @@ class Training:
         # The heads on a frozen backbone are shipped without it.
         checkpoints.write_weights({n: t for n, t in state.items() if n.startswith("exits." if self.frozen else "")}, path)
         self.net.load_state_dict(state | checkpoints.read_weights(path))  # what is measured is what is shipped: rounded weights
-        cuda = torch.device(self.device).type == "cuda"
         threads = torch.get_num_threads()
         cpu = f"{threads} CPU thread{'s' if threads > 1 else ''} ({torch.backends.cpu.get_cpu_capability()})"
         card = {
@@ -200,7 +206,7 @@ class Training:
             **({"backbone_sha256": self.backbone_sha256} if self.frozen else {}),
             "test_accuracy_before_rounding": trained,
             **describe(self.net),
-            "hardware": torch.cuda.get_device_name(self.device) if cuda else cpu,
+            "hardware": cpu if is_cpu(self.device) else hardware(self.device),
             "minutes": round(sum(row["seconds"] for row in self.history) / 60, 1),
             "torch": torch.__version__,
             "code": code_version(),
