@@ -40,6 +40,11 @@ done
 [ -f "workflow/profiles/$profile.yaml" ] || fail "unknown profile $profile: choose one of$(cd workflow/profiles && printf ' %s' *.yaml | sed 's/\.yaml//g')"
 [[ "$cores" =~ ^([1-9][0-9]*|all)$ ]] || fail "--cores $cores: need a positive number"
 
+# A lock that was cut short, or copied badly, would be installed like any other.
+digest="$(sha256sum <requirements.lock 2>/dev/null || shasum -a 256 <requirements.lock)"
+[ "${digest%% *}" = "$(sed 's/ .*//' requirements.lock.sha256)" ] ||
+  fail "$PWD/requirements.lock is damaged, or was renewed without \`sha256sum requirements.lock >requirements.lock.sha256\`"
+
 # The environment: installed once, and again only when the lock or the checkout's place changes.
 # -E and -s: nothing that the user has set for other Pythons.
 if [ "${CONDA_DEFAULT_ENV:-}" = dynlib ]; then
@@ -62,6 +67,7 @@ fi
 export PATH="$environment/bin:$PATH"
 stamp="$(cat requirements.lock && echo "# for $PWD")"
 if [ "$stamp" != "$(cat "$environment/installed.lock" 2>/dev/null)" ]; then
+  [ ! -L "$environment" ] || fail "$environment is a link to another checkout's environment: remove it"
   echo "installing the locked packages into $environment (some minutes, once)"
   rm -f "$environment/installed.lock"
   unset PIP_TARGET PIP_PREFIX PIP_ROOT

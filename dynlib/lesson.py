@@ -82,7 +82,9 @@ def _choice(table: pd.DataFrame, start: pd.Series) -> pd.Series:
 def check_exit_head(answer: Callable[[int, int, int], nn.Module]) -> str | None:
     """Exercise 1: from channels, side and classes to a module, feature maps ``[batch, channels, side, side]`` to logits."""
     for channels, side, classes in ((16, 32, 10), (32, 16, 10), (64, 8, 100)):
-        head = answer(channels, side, classes)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # the head draws its weights
+            head = answer(channels, side, classes)
         if not isinstance(head, nn.Module):
             return "return the module itself, such as nn.Sequential(...), not what it makes of something"
         maps = torch.rand(6, channels, side, side, generator=torch.Generator().manual_seed(0), requires_grad=True)

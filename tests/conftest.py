@@ -1,3 +1,6 @@
+import os
+import shutil
+import subprocess
 from collections import Counter
 
 import pytest
@@ -6,6 +9,7 @@ from torch import nn
 
 import dynlib
 from dynlib import MultiExitNetwork, data
+from dynlib.files import ROOT
 from dynlib.networks.backbones import Backbone
 
 
@@ -81,3 +85,39 @@ def small_network(exits=2):
     blocks = [nn.Sequential(nn.Conv2d(i, o, 3, stride, 1), nn.ReLU()) for i, o, stride in plan]
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
     return MultiExitNetwork(Backbone(nn.Identity(), blocks, head), "cifar10", (1, 2)[: exits - 1]).eval()
+
+
+# Stands for an interpreter: it makes environments of itself, and notes what it is asked to install.
+PYTHON = """#!/usr/bin/env bash
+case "$*" in
+  *"-m venv"*)
+    mkdir -p "${@: -1}/bin"
+    [ -z "${NO_PIP:-}" ] || exit 1
+    cp "$0" "${@: -1}/bin/python" ;;
+  *"pip install"*) echo "${@:6}" >>"$NOTES"; [ -z "${NO_NETWORK:-}" ] ;;
+esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder of an awkward name with what run_all.sh needs, and a function that starts it there, or where it was renamed to."""
+    folder = tmp_path / "für {alle} Fälle"
+    (folder / "workflow" / "profiles").mkdir(parents=True)
+    (folder / "workflow" / "profiles" / "quick.yaml").touch()
+    for name in ("run_all.sh", "requirements.lock", "requirements.lock.sha256"):
+        shutil.copy(ROOT / name, folder)
+    python = tmp_path / "python"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+
+    def start(folder=folder, shell="bash", **changes):
+        """Whether it succeeds, and what it installs."""
+        notes = tmp_path / "notes"
+        notes.write_text("")
+        environment = {"PATH": os.environ["PATH"], "PYTHON": str(python), "NOTES": str(notes), "CDPATH": "/", "PIP_TARGET": "/"}
+        done = subprocess.run([shell, "run_all.sh", "setup"], cwd=folder, env=environment | changes, capture_output=True, text=True)
+        return done.returncode == 0, notes.read_text().splitlines()
+
+    start.folder = folder
+    return start

@@ -160,42 +160,6 @@ def test_a_users_matplotlibrc_changes_no_figure():
         assert dict(matplotlib.rcParams) == ours
 
 
-# Stands for an interpreter: it makes environments of itself, and notes what it is asked to install.
-PYTHON = """#!/usr/bin/env bash
-case "$*" in
-  *"-m venv"*)
-    mkdir -p "${@: -1}/bin"
-    [ -z "${NO_PIP:-}" ] || exit 1
-    cp "$0" "${@: -1}/bin/python" ;;
-  *"pip install"*) echo "${@:6}" >>"$NOTES"; [ -z "${NO_NETWORK:-}" ] ;;
-esac
-"""
-
-
-@pytest.fixture
-def checkout(tmp_path):
-    """A folder of an awkward name with what run_all.sh needs, and a function that starts it there, or where it was renamed to."""
-    folder = tmp_path / "für {alle} Fälle"
-    (folder / "workflow" / "profiles").mkdir(parents=True)
-    (folder / "workflow" / "profiles" / "quick.yaml").touch()
-    for name in ("run_all.sh", "requirements.lock"):
-        shutil.copy(ROOT / name, folder)
-    python = tmp_path / "python"
-    python.write_text(PYTHON)
-    python.chmod(0o755)
-
-    def start(folder=folder, shell="bash", **changes):
-        """Whether it succeeds, and what it installs."""
-        notes = tmp_path / "notes"
-        notes.write_text("")
-        environment = {"PATH": os.environ["PATH"], "PYTHON": str(python), "NOTES": str(notes), "CDPATH": "/", "PIP_TARGET": "/"}
-        done = subprocess.run([shell, "run_all.sh", "setup"], cwd=folder, env=environment | changes, capture_output=True, text=True)
-        return done.returncode == 0, notes.read_text().splitlines()
-
-    start.folder = folder
-    return start
-
-
 INSTALLS = ["--disable-pip-version-check -r requirements.lock", "--disable-pip-version-check --no-deps --editable ."]
 
 
@@ -230,6 +194,15 @@ def test_a_linked_environment_is_never_removed(checkout, tmp_path):
     (checkout.folder / ".venv").symlink_to(theirs)
     assert checkout() == (False, [])
     assert theirs.exists()
+
+
+def test_another_checkouts_environment_is_refused(checkout):
+    """It works, and would be made this one's behind the other's back."""
+    checkout()
+    other = shutil.copytree(checkout.folder, checkout.folder.with_name("other"), ignore=shutil.ignore_patterns(".venv"))
+    (other / ".venv").symlink_to(checkout.folder / ".venv")
+    assert checkout(other) == (False, [])
+    assert checkout() == (True, [])
 
 
 def test_hooks_run_what_ci_runs():

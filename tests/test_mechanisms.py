@@ -152,12 +152,20 @@ def test_deployed_module_can_be_differentiated():
     assert (images.grad.flatten(1).abs().amax(dim=1) > 0).all()
 
 
+ASKED = {
+    "run": lambda net: ConfidenceExit().run(net, IMAGES),
+    "deployed": lambda net: Deployed(net, ConfidenceExit())(IMAGES),
+    "one exit": lambda net: net.as_static(0)(IMAGES),
+}
+
+
+@pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_damaged_weights_are_refused(value):
+def test_damaged_weights_are_refused(value, ask):
     net = tiny(2)
     net.exits[0][-1].weight.data[0, 0] = value
     with pytest.raises(ValueError, match="a logit is not finite"):
-        ConfidenceExit().run(net, IMAGES)
+        ask(net)
 
 
 @pytest.mark.parametrize("threshold", [0, 1, -0.1, 1.5, float("nan")])

@@ -6,6 +6,7 @@ the same records: two runs of one thread are faster than one of two, then the ot
 
 import argparse
 import json
+import signal
 import sys
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -114,6 +115,10 @@ def main() -> None:
         worker.start()
     for worker in workers:
         worker.join()
+    killed = {-worker.exitcode for worker in workers if worker.exitcode < 0}
+    if killed:
+        names = " and ".join(signal.Signals(number).name for number in killed)
+        sys.exit(f"error: a worker was ended by {names}; if memory was short, fewer --cores need less")
     if any(worker.exitcode for worker in workers):
         sys.exit(1)
 

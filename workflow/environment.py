@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from dynlib.files import ROOT, sha256
+from dynlib.files import ROOT
 
 OWN = ROOT / ".config"  # what other programs would keep in the home folder, which may belong to another project or be read-only
 
@@ -53,22 +53,7 @@ def clean(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-class LockError(RuntimeError):
-    """A lock of packages that is damaged; the message is one line."""
-
-
-def check_lock(lock: Path = ROOT / "requirements.lock") -> None:
-    """A lock that was cut short, or copied badly, would be installed like any other."""
-    expected = lock.with_name(f"{lock.name}.sha256").read_text().split()[0]
-    if sha256(lock) != expected:
-        raise LockError(f"{lock} is damaged, or was renewed without `sha256sum {lock.name} >{lock.name}.sha256`")
-
-
 def main() -> None:
-    try:
-        check_lock()
-    except (LockError, OSError) as error:
-        sys.exit(f"error: {error}")
     environment = clean(os.environ)
     for name in ("MPLCONFIGDIR", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "XDG_CACHE_HOME"):
         Path(environment[name]).mkdir(parents=True, exist_ok=True)

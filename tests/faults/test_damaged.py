@@ -14,7 +14,7 @@ import yaml
 from dynlib import data, profiles, records
 from dynlib.data import DataError
 from dynlib.datasets import DATASETS, Dataset
-from dynlib.files import CHECKPOINTS, PROFILES, ROOT
+from dynlib.files import CHECKPOINTS, PROFILES
 from dynlib.networks import checkpoints, training
 from dynlib.networks.checkpoints import CheckpointError
 from dynlib.networks.identity import Network
@@ -23,10 +23,10 @@ from dynlib.profiles import ProfileError
 from dynlib.records import RecordsError
 from tests.faults import fault
 from tests.faults.cases import block
-from workflow.environment import LockError, check_lock
+from tests.test_environment import INSTALLS
 
 SAFE = "refused by name, or read as it was"
-ERRORS = (CheckpointError, DataError, ProfileError, RecordsError, LockError)
+ERRORS = (CheckpointError, DataError, ProfileError, RecordsError)
 
 
 def damages(content: bytes, times: int) -> Iterator[bytes]:
@@ -183,11 +183,13 @@ def test_profile(times, tmp_path):
 
 
 @fault("damaged files", "refused by name before anything runs", 100, 1000)
-def test_lock(times, tmp_path):
+def test_lock(times, checkout):
     """A byte changed, or the end missing, in the lock of packages"""
-    file = Path(shutil.copy(ROOT / "requirements.lock", tmp_path))
-    shutil.copy(ROOT / "requirements.lock.sha256", tmp_path)
-    check(file, lambda: check_lock(file), times)
+    lock = checkout.folder / "requirements.lock"
+    assert checkout() == (True, INSTALLS)
+    for damaged in damages(lock.read_bytes(), times):
+        lock.write_bytes(damaged)
+        assert checkout() == (False, [])
 
 
 @fault("damaged files", "refused by name", 1, 1)

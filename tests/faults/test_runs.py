@@ -91,6 +91,23 @@ def test_a_killed_run(times, request, house):
     check_end(house, whole)
 
 
+@fault("killed", "one line says so, and that memory may be short; the same command goes on from there", 0, 1)
+def test_a_killed_worker(times, request, house):
+    """SIGKILL of one of the workers that share the crafting, as a system that is short of memory does"""
+    whole, _ = request.getfixturevalue("whole")
+    run, workers = houses.start(house), []
+    while not (workers and houses.records(house)):
+        assert run.poll() is None
+        workers = [process for process in inside(house) if "spawn_main" in " ".join(process.cmdline())]
+        time.sleep(0.05)
+    workers[0].kill()
+    out, err = run.communicate()
+    assert run.returncode == 1
+    assert "error: a worker was ended by SIGKILL" in out + err
+    finish(houses.start(house))
+    check_end(house, whole)
+
+
 @fault("interrupted", "one line; nothing goes on working; the same command goes on from there", 0, 1)
 def test_an_interrupted_run(times, request, house):
     """SIGINT, as of Ctrl-C, once the first records are there"""
