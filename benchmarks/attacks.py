@@ -1,4 +1,4 @@
-"""PGD on the static networks: this library's beside foolbox's, a textbook's loop and nothing but the gradients."""
+"""PGD on the static networks: this library's beside foolbox's, a textbook's loop and the bare gradients."""
 
 from collections.abc import Callable
 from statistics import median

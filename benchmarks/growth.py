@@ -54,7 +54,7 @@ def tables(scale: Scale) -> list[Table]:
     usual = ", ".join(f"{size} {what}" for what, size in USUAL.items())
     text = (
         f"PGD with {STEPS} steps and the loss `average` on an untrained ResNet-56, in batches of {BATCH} as `craft` makes them:"
-        f" {usual}, but for the one that grows. Ratios to the first size of each, measured once; memory is what the peak of the"
+        f" {usual}, except for the one that grows. Ratios to the first size of each, measured once; memory is what the peak of the"
         " process rises by."
     )
     return [Table("Growth", text, ("what grows", "to", "size", "time", "memory"), rows)]

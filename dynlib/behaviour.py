@@ -79,7 +79,7 @@ def percent(shares: Tensor) -> list[float]:
 def describe(net: MultiExitNetwork, thresholds: dict[str, dict[str, float | None]] | None = None) -> dict[str, Any]:
     """What a network does, for its card: per exit, and at thresholds.
 
-    Everything measured is in percent and on the whole test set, but for ``validation_accuracy``.
+    Everything measured is in percent and on the whole test set, except for ``validation_accuracy``.
 
     Args:
         net: in evaluation mode.

@@ -1,7 +1,7 @@
 """Campaigns: which attacks are made on which sources, and which targets are shown the examples.
 
-Attacks and mechanisms are built from plain settings, as a profile has them and records keep them; what is said of one goes straight
-into its own fields.
+Attacks and mechanisms are built from plain settings, as a profile has them and records keep them; what a profile says about one
+goes straight into its own fields.
 """
 
 from collections.abc import Mapping

@@ -116,5 +116,5 @@ def home(run: str) -> Path:
 
 
 def profile_of(run: str) -> str:
-    """The profile of a run. Its runs have the profile's name, but for ``"rerun"``, which measures ``"published"`` anew."""
+    """The profile of a run. Its runs have the profile's name, except for ``"rerun"``, which measures ``"published"`` anew."""
     return PUBLISHED if run == RERUN else run

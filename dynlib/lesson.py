@@ -176,7 +176,7 @@ def check_transfer(answer: Callable[..., tuple[int, int]]) -> str | None:
             counted = known.get(mine[1], f"{mine[1]} images where it should be {n}")
             return f"you count {counted}; count the images that source and target both classify correctly when clean"
         if mine[0] == n - fooled:
-            return "these are the images that are still right; fooled are those that the target now answers wrongly"
+            return "these are the images that are still right; fooled are those that the target now misclassifies"
         if mine[0] != fooled:
             return "fooled are, among the images that count, those that the target now answers otherwise than the label"
     return None

@@ -87,7 +87,7 @@ def small_network(exits=2):
     return MultiExitNetwork(Backbone(nn.Identity(), blocks, head), "cifar10", (1, 2)[: exits - 1]).eval()
 
 
-# Stands for an interpreter: it makes environments of itself, and notes what it is asked to install.
+# In the place of an interpreter: it makes environments of itself, and notes what it is asked to install.
 PYTHON = """#!/usr/bin/env bash
 case "$*" in
   *"-m venv"*)

@@ -85,6 +85,16 @@ def test_trainings_do_not_meet_each_other():
     assert transfer.of_one_training(pairs).index.tolist() == [0, 2]
 
 
+def test_clean_accuracy_and_cost_of_a_design_are_of_all_clean_images():
+    """Only the first of four images was attacked."""
+    sure, unsure = [[0.99] * 4] + [[0.5] * 4] * 6, [[0.5]] * 7
+    table = design.space(seen([[0, 1, 0, 0]] * 7, sure), seen([[1]] * 7, unsure), ConfidenceExit())
+    default = table[table.default].iloc[0]
+    assert default.clean.tolist() == [True, False, True, True]
+    assert default.robust.tolist() == [False]
+    assert default.macs == design.costs(DYNN, tuple(range(7)))[0].item()  # all clean images leave at once
+
+
 def designs(*rows):
     """Designs of a network by their clean and robust images and their cost; the first is the default."""
     made = [Design((k, 6), ConfidenceExit()) for k in range(len(rows))]

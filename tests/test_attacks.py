@@ -50,7 +50,7 @@ def test_attacks_work_on_a_static_network(sdnn, sample, attack):
 
 @pytest.mark.parametrize("attack", IN_BALL.values())
 def test_bfloat16_is_as_strong(dynn, sample, attack):
-    """At a radius at which some images withstand; what is reached is found out in float32."""
+    """At a radius at which some images are still classified correctly; what is reached is found out in float32."""
     images, labels, steps = sample[0][:40], sample[1][:40], {} if attack is FGSM else {"steps": 4}
     exact, rough = (attack(eps=1 / 255, precision=one, **steps)(dynn, images, labels) for one in ("float32", "bfloat16"))
     assert not rough.adversarial.equal(exact.adversarial)

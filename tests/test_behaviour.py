@@ -35,7 +35,7 @@ def test_operating_point_by_hand():
     )
     # At 0.85 the first image leaves at exit 1, the second at exit 2, two pay all: right by the most confident, 0.7 and 0.8.
     assert operate(answers, labels, MACS, ConfidenceExit(0.85)) == pytest.approx((1.0, (10 + 30 + 100 + 100) / 400))
-    # The final exit answers the last image wrongly.
+    # The final exit misclassifies the last image.
     assert operate(answers, labels, MACS, ConfidenceExit(0.85, "final")) == pytest.approx((0.75, 0.6))
     assert (answers.label == labels).sum(dim=1).tolist() == [2, 2, 2]
 
@@ -108,7 +108,7 @@ def test_deployed_beside_the_static_network_by_hand(clean):
     first, full = (costs(DYNN)[[0, -1]] / costs(DYNN.sibling(exits="none"))[-1]).tolist()
     row = table.iloc[0]
     assert (len(table), row.network, row.n) == (1, DYNN, 4)
-    # The first two leave at exit 1, one of them wrongly; the third at the final exit; none lets the last one go.
+    # The first two leave at exit 1, one of them misclassified; the third at the final exit; none lets the last one go.
     assert (row.accuracy, row.static, row.early, row.early_accuracy, row.late_accuracy) == (0.5, 0.75, 0.5, 0.5, 0.5)
     assert row.gain.tolist() == [0, 0, 0, -1]
     assert row.cost == pytest.approx([first, first, full, full])

@@ -52,7 +52,7 @@ def test_splits(dataset):
     assert (len(train.labels), len(validation.labels)) == (45_000, 5_000)
     assert len(set(validation.labels.bincount().tolist())) == 1  # as many of each class
     both = {image.numpy().tobytes() for part in (train, validation) for image in part.images}
-    assert len(both) >= 49_900  # disjoint, but for images that the data set itself holds twice
+    assert len(both) >= 49_900  # disjoint, except for images that the data set itself holds twice
 
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="needs npm")

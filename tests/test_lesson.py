@@ -47,7 +47,7 @@ def untrained(channels, side, classes):
 
 
 def rule(logits, threshold, scores=None, fall_back=None, first=True, strict=False, label_of=None):
-    """The exit rule, with one thing or another done wrongly."""
+    """The exit rule, with one thing or another done wrong."""
     confidence, label = (logits.softmax(dim=-1) if scores is None else scores).max(dim=-1)
     confident = confidence > threshold if strict else confidence >= threshold
     exits = confident.int().argmax(dim=0) if first else len(logits) - 1 - confident.flip(0).int().argmax(dim=0)
@@ -57,7 +57,7 @@ def rule(logits, threshold, scores=None, fall_back=None, first=True, strict=Fals
 
 
 def step(loss, adversarial, images, eps, step_size, sign=1, project=True, clamp=True, centre=None, at=None, move=torch.sign):
-    """The attack step, with one thing or another done wrongly."""
+    """The attack step, with one thing or another done wrong."""
     here = (adversarial if at is None else at(images)).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(here).sum(), here)
     moved = adversarial + sign * step_size * move(gradient)
@@ -79,7 +79,7 @@ def in_place(loss, adversarial, images, eps, step_size):
 
 
 def early(logits, labels, scores=None, exits=slice(None, -1), final=1.0, sign=1.0):
-    """The Early Attack's loss in log-probabilities, with one thing or another done wrongly."""
+    """The Early Attack's loss in log-probabilities, with one thing or another done wrong."""
     scores = logits.log_softmax(dim=-1) if scores is None else scores
     own = scores.gather(-1, labels.expand(len(logits), -1)[..., None])[..., 0]
     return sign * (final * own[-1] - own[exits].sum(dim=0))

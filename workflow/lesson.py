@@ -25,7 +25,7 @@ def stripped(notebook: NotebookNode) -> NotebookNode:
 
 
 def renew(path: Path) -> None:
-    """Run a notebook and put its outputs into it, but for widgets, which are dead on a page and different in each run."""
+    """Run a notebook and put its outputs into it, except for widgets, which are dead on a page and different in each run."""
     with tempfile.TemporaryDirectory() as scratch:
         executed = Path(scratch) / path.name
         execute(path, executed)

@@ -1,6 +1,8 @@
 """The claims: what is measured for each, and its rule. What becomes of them in a run.
 
-The rules were committed before the numbers that they judge; the choices in them are made on validation images.
+The rules were committed before the numbers that they judge; the choices in them are made on validation images. How much a design
+or an exit rule costs, and how accurate it is when clean, is counted on all clean validation images of a run, not only on those that
+were attacked. Until the second edition's networks are measured, that counting is younger than the numbers.
 """
 
 import re

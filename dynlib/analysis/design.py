@@ -105,8 +105,8 @@ def evaluate_all(network: Network, answers: Answers, designs: Sequence[Design]) 
 def space(clean: Seen, attacked: Seen, default: Mechanism, designs: Sequence[Design] = ()) -> pd.DataFrame:
     """Designs of a network, by default all of ``usual_space``: a row for each ``design``; ``default`` marks the default one.
 
-    ``clean`` and ``robust`` hold, per image ``[n]``, whether the clean and the attacked image are answered correctly; ``macs`` is
-    the mean cost on clean images. There may be more clean images; the first are used.
+    ``robust`` holds, per attacked image ``[n]``, whether it is answered correctly; ``clean`` the same of all clean images, of which
+    there may be more, and ``macs`` their mean cost.
 
     Raises:
         RecordsError: the two do not belong together.
@@ -114,14 +114,19 @@ def space(clean: Seen, attacked: Seen, default: Mechanism, designs: Sequence[Des
     n = len(attacked.truth)
     if clean.target != attacked.target or not clean.truth[:n].equal(attacked.truth):
         raise RecordsError(f"answers of {clean.target} and {attacked.target} are not of one network and the same images")
-    quiet = clean.answers.images(slice(n))
-    start = Design(tuple(range(len(quiet))), default)
-    designs = list(dict.fromkeys([start, *(designs or usual_space(len(quiet)))]))
-    calm, pushed = (evaluate_all(clean.target, answers, designs) for answers in (quiet, attacked.answers))
-    good, robust = ([(found.label == attacked.truth).numpy() for found in each] for each in (calm, pushed))
-    macs = [found.cost.double().mean().item() for found in calm]
+    start = Design(tuple(range(len(clean.answers))), default)
+    designs = tuple(dict.fromkeys([start, *(designs or usual_space(len(clean.answers)))]))
+    good, macs = _at_rest(clean, designs)
+    robust = [(found.label == attacked.truth).numpy() for found in evaluate_all(clean.target, attacked.answers, designs)]
     columns = {"design": designs, "clean": good, "robust": robust, "macs": macs, "default": [one == start for one in designs]}
     return pd.DataFrame(columns)
+
+
+@cache  # a network's clean images are the same under every attack
+def _at_rest(clean: Seen, designs: tuple[Design, ...]) -> tuple[list[np.ndarray], list[float]]:
+    """Of each design whether each clean image is answered correctly, ``[n]``, and the mean cost."""
+    calm = evaluate_all(clean.target, clean.answers, designs)
+    return [(found.label == clean.truth).numpy() for found in calm], [found.cost.double().mean().item() for found in calm]
 
 
 def shares(table: pd.DataFrame) -> pd.DataFrame:
@@ -185,8 +190,9 @@ def pooled_gain(rows: pd.DataFrame) -> dict[str, Any]:
     Args:
         rows: of ``gain``, with ``network``.
     """
-    numbers = stats.pooled_mean(stats.trainings(rows, "per_image")).columns("gain")
-    return {**rows[["default", "lost", "added"]].mean().to_dict(), **numbers, "n": rows.n.min(), "cells": len(rows)}
+    measured = stats.trainings(rows, "per_image")
+    about = {"n": rows.n.min(), "cells": stats.number_of_cells(measured)}
+    return {**rows[["default", "lost", "added"]].mean().to_dict(), **stats.pooled_mean(measured).columns("gain"), **about}
 
 
 def gained(found: dict[str, Any]) -> str:

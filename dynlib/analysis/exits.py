@@ -24,8 +24,8 @@ def usual(clean: Iterable[Seen]) -> list[Seen]:
 def exit_table(clean: Iterable[Seen]) -> pd.DataFrame:
     """Each exit for itself: accuracy, MACs, calibration error, and overthinking.
 
-    ``lost`` is the share of images that this exit answers correctly and the final exit wrongly, ``gained`` the reverse; both and
-    ``accuracy`` have Wilson intervals.
+    ``lost`` is the share of images that this exit classifies correctly and the final exit does not, ``gained`` the reverse; both
+    and ``accuracy`` have Wilson intervals.
     """
     found = []
     for seen in clean:

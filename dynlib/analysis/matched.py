@@ -82,14 +82,14 @@ def deciding(run: str, rule: str) -> Rule:
 def judged(run: str, attacked: Seen, mechanisms: Mapping[Any, Mechanism], split: str = "test") -> pd.DataFrame:
     """Mechanisms of one network on examples that it was shown: a row for each, with its name as ``rule``.
 
-    ``clean`` and ``robust`` hold, per image ``[n]``, whether the clean and the attacked image are answered correctly; ``cost`` is
-    the mean share of a full run that clean images take, ``attacked_cost`` that of the attacked ones.
+    ``robust`` holds, per attacked image ``[n]``, whether it is answered correctly, ``clean`` the same of all clean images; ``cost``
+    is the mean share of a full run that clean images take, ``attacked_cost`` that of the attacked ones.
     """
-    network, n = attacked.target, len(attacked.truth)
-    quiet, macs, rows = choices.clean_answers(run, split)[network].answers.images(slice(n)), costs(network), []
+    network, rows = attacked.target, []
+    quiet, macs = choices.clean_answers(run, split)[network], costs(network)
     for rule, mechanism in mechanisms.items():
-        calm, pushed = mechanism.decide(quiet, macs), mechanism.decide(attacked.answers, macs)
-        clean, robust = ((found.label == attacked.truth).numpy() for found in (calm, pushed))
+        calm, pushed = (mechanism.decide(seen.answers, macs) for seen in (quiet, attacked))
+        clean, robust = (calm.label == quiet.truth).numpy(), (pushed.label == attacked.truth).numpy()
         cost, attacked_cost = ((found.cost.double().mean() / macs[-1]).item() for found in (calm, pushed))
         rows.append((network, rule, clean, robust, cost, attacked_cost))
     return pd.DataFrame(rows, columns=["network", "rule", "clean", "robust", "cost", "attacked_cost"])

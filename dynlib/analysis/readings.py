@@ -29,7 +29,7 @@ def radii(chosen: dict[str, float]) -> str:
 
 
 def others(measured: Iterable[float], chosen: dict[str, float]) -> list[float]:
-    """The radii that were measured, but for one that is the main reading's on every data set, and for 0, no ball."""
+    """The radii that were measured, except for one that is the main reading's on every data set, and for 0, no ball."""
     return [eps for eps in sorted(set(measured) - {0}) if set(chosen.values()) != {eps}]
 
 

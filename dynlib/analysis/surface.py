@@ -161,7 +161,7 @@ def vulnerability(shown: pd.DataFrame, static: pd.DataFrame, counts: dict[Networ
     own = {(row.source, row.eps_255): row for row in pgd.itertuples() if row.source.is_static}
     found = []
     for (network, eps), rows in shown[shown.seed == seed].groupby(["source", "eps_255"], sort=False):
-        sibling = own.get((network.sibling(exits="none"), eps))
+        sibling = own.get((network.static, eps))
         if sibling is None:
             continue
         n = min(len(truth) for truth in (sibling.truth, *rows.truth))
@@ -215,7 +215,8 @@ def by_training(shown: pd.DataFrame, counts: dict[Network, np.ndarray], seed: in
             means = {name: np.mean([np.nanmean(cell[k]) for cell in cells]) for k, name in ((1, "joint"), (2, "heads"))}
             gap = stats.pooled_mean([stats.of(joint - heads, network) for network, joint, heads in cells])
             n = min((~np.isnan(joint)).sum() for _, joint, _ in cells)
-            found.append({"eps_255": eps, "cells": len(cells), "n": n, **means, **gap.columns("difference")})
+            number = len({network.cell for network, _, _ in cells})
+            found.append({"eps_255": eps, "cells": number, "n": n, **means, **gap.columns("difference")})
     return pd.DataFrame(found)
 
 
@@ -231,12 +232,12 @@ def designs_attacked(designs: Records, clean: Records, split: str = "test") -> d
         early = len(seen.answers) - 1
         exits = early_exits(designs.campaign.settings["attacks"][seen.attack]["exits"], early)
         design = Design((*exits, early), designs.planned_mechanism(seen.attack))
-        n = len(seen.truth)
-        quiet = cleans[seen.target].answers.images(slice(n))
-        calm, pushed = (evaluate(seen.target, answers, design) for answers in (quiet, seen.answers))
-        right, final = (calm.label == seen.truth).numpy(), (quiet.label[-1] == seen.truth).numpy()
+        quiet = cleans[seen.target]
+        calm, pushed = (evaluate(seen.target, one.answers, design) for one in (quiet, seen))
+        right = (calm.label == quiet.truth).numpy()
+        both = (right & (quiet.answers.label[-1] == quiet.truth).numpy())[: len(seen.truth)]
         still, kept = (pushed.label == seen.truth).numpy(), (seen.answers.label[-1] == seen.truth).numpy()
-        robust, closed = (np.where(right & final, outcome.astype(float), np.nan) for outcome in (still, still | ~kept))
+        robust, closed = (np.where(both, outcome.astype(float), np.nan) for outcome in (still, still | ~kept))
         default = design == Design(tuple(range(early + 1)), designs.mechanism)
         row = {"design": design, "clean": right, "robust": robust, "closed": closed, "macs": calm.cost.double().mean().item()}
         found.setdefault(seen.target, {})[design] = {**row, "default": default}  # one design may be asked for by two names

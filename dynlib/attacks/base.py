@@ -151,7 +151,7 @@ class Attack:
         with evaluating(net):
             images, labels = check_batch(net, images, labels)
             get_goal(self.goal).check(net)
-            with in_precision("float32", images.device):  # but for the passes that ``precision`` is about
+            with in_precision("float32", images.device):  # except in the passes that ``precision`` is about
                 result = self._once(net, images, labels)
                 for restart in range(1, self.restarts):
                     again = torch.arange(len(labels), device=labels.device)

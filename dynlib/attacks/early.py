@@ -39,7 +39,7 @@ class EarlyAttack:
         ``|n(x') - n(x)|^2 + c * (sum over early k of p_k(y) - alpha * sum over j != y of relu(p_N(y) - p_N(j)))``
 
     with ``x' = (tanh(w) + 1) / 2``, Adam on ``w``, ``n`` the network's normalisation, ``p_k`` the softmax of exit k, N the final
-    exit. By default as published, but for its sum over j, which runs to 10 whatever the number of classes.
+    exit. By default as published, except for its sum over j, which runs to 10 whatever the number of classes.
 
     Args:
         alpha: weight of the final exit's lead, at least 0.

@@ -1,4 +1,4 @@
-"""Faults that are really done to the project, and what has to come of each.
+"""Faults that are really done to the project, and what has to happen then.
 
 ``python -m pytest tests/faults --all`` does all of them and prints how many of which kind; without ``--all`` only as many as take
 a minute. ``python -m tests.faults`` renders them into docs/faults.md.
@@ -43,7 +43,7 @@ def page() -> str:
         "Rendered from the tests in [tests/faults](../tests/faults) by `python -m tests.faults`; do not edit. Each fault is really",
         "done: so many times in every run of the tests, and so many with `python -m pytest tests/faults --all`, which counts them.",
         "",
-        "| kind | fault | what comes of it | times | with `--all` |",
+        "| kind | fault | what happens | times | with `--all` |",
         "| --- | --- | --- | ---: | ---: |",
     ]
     rows = [(marked(test), " ".join(test.__doc__.split()).removesuffix(".")) for test in tests()]

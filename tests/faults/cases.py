@@ -1,4 +1,4 @@
-"""Generated cases: what they are drawn from, and what comes of them by hand, image by image."""
+"""Generated cases: what they are drawn from, and what happens to them by hand, image by image."""
 
 from dataclasses import fields
 from types import SimpleNamespace

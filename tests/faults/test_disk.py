@@ -61,7 +61,7 @@ WRITERS = [write_records, write_weights, write_state, write_data, write_notebook
 
 @pytest.fixture
 def prepared(monkeypatch, tmp_path):
-    """What the writers write is at hand; the folder that they write to is open for everybody."""
+    """What the writers write is there; the folder that they write to is open for everybody."""
     small = data.load("cifar10", "test", 1000)
     monkeypatch.setattr(training.data, "load", lambda *_: small)
     arrays = small.images.permute(0, 2, 3, 1).numpy(), small.labels.numpy()
@@ -145,7 +145,7 @@ def a_small_disk(folder: Path, size: str = "64m") -> Iterator[None]:
 
 @contextmanager
 def filled(folder: Path) -> Iterator[None]:
-    """All room on the disk is taken but for ``LARGE``."""
+    """All room on the disk is taken except for ``LARGE``."""
     ballast = folder.parent / "there" / ".ballast"
     free = os.statvfs(folder)
     with open(ballast, "wb") as file:

@@ -143,7 +143,7 @@ def test_attacks(times):
         layout = torch.channels_last if last else torch.contiguous_format
         one = slice(batch - 1, batch)
         alone = attack(SMALL, images[one].contiguous(memory_format=layout), labels[one]).adversarial
-        # A sign flips where a gradient is 0 but for rounding, and mixed precision rounds more.
+        # A sign flips where a gradient is 0 except for rounding, and mixed precision rounds more.
         same = (alone - result.adversarial[one]).abs() < 1e-4
         assert same.double().mean() > (0.5 if getattr(attack, "precision", "") == "bfloat16" else 0.99)
 

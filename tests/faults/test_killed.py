@@ -45,7 +45,7 @@ def started(folder: Path) -> multiprocessing.Process:
 
 
 def shipped(folder: Path) -> dict[str, object]:
-    """What a training leaves, but for how long it took."""
+    """What a training leaves, except for how long it took."""
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
     card = {key: value for key, value in read_card(NETWORK.path(folder)).items() if key != "minutes"}
     return {"files": files, "weights": NETWORK.path(folder).read_bytes(), "card": card}

@@ -52,7 +52,7 @@ def kill_one(run: subprocess.Popen) -> None:
 
 
 def differing(one: Path, other: Path) -> list[str]:
-    """The records that are not the same in both, but for the seconds that they took."""
+    """The records that are not the same in both, except for the seconds that they took."""
     names = sorted({file.relative_to(folder) for folder in (one, other) for file in folder.glob("*/*.parquet")})
     return [str(name) for name in names if not same(one / name, other / name)]
 
