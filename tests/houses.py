@@ -56,9 +56,11 @@ def start(house: Path, *wrapper: str, **changes: str) -> subprocess.Popen:
 
 def kill(run: subprocess.Popen) -> None:
     """As a loss of power does: the run and all that it has started, at once."""
-    for process in [*psutil.Process(run.pid).children(recursive=True), run]:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+    with suppress(psutil.NoSuchProcess):  # it has ended by itself
+        for process in psutil.Process(run.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    run.kill()
     run.communicate()
 
 
