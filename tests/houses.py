@@ -26,6 +26,7 @@ def build(copy: Path) -> Path:
     short = {
         "transfer": {"attack": "pgd", "steps": 2, "eps": "2/255", "each": {"loss": ["average", "final", "taken", "answering"]}},
         "cost": {"attack": "pgd", "step_size": "2/255", "steps": 4, "early_stop": True, "asks": True},
+        "strength": {"attack": "pgd", "steps": 2, "eps": "1/255", "each": {"restarts": [1, 2]}},
         "surface": {"attack": "early_pgd", "steps": 2, "eps": "2/255"},
         "designs": {"attack": "early_pgd", "steps": 2, "eps": "2/255", "each": {"exits": ["all", "spread1"]}},
         "slowdown": {"attack": "pgd", "steps": 2, "eps": "2/255", "goal": "slow_down", "loss": "uniform"},

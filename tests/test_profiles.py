@@ -47,7 +47,16 @@ def attacks(load, *entries):
 @pytest.mark.parametrize("name", sorted(path.stem for path in PROFILES.glob("*.yaml")))
 def test_shipped_profiles_are_sound(name):
     profile = profiles.load(name)
-    assert profile.campaigns.keys() == {"clean", "transfer", "cost", "surface", "designs", "slowdown", "published_attack"}
+    assert profile.campaigns.keys() == {
+        "clean",
+        "transfer",
+        "cost",
+        "strength",
+        "surface",
+        "designs",
+        "slowdown",
+        "published_attack",
+    }
     clean = profile.campaigns["clean"]
     assert set(profile.networks) == set(clean.sources)
     for campaign in profile.campaigns.values():  # clean answers are there for all that is attacked
