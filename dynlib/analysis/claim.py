@@ -96,11 +96,11 @@ class Claim:
 
     def text(self, value: float) -> str:
         """A value as people read it: a factor, or points."""
-        return f"{value:.2f}" if self.ratio else f"{100 * value:+.1f} points"
+        return f"{value:.2f}" if self.ratio else f"{stats.signed(value)} points"
 
     def estimate(self, row: pd.Series) -> str:
         """The value of a reading with its interval."""
-        numbers = f"[{row.low:.2f}, {row.high:.2f}]" if self.ratio else f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+        numbers = f"[{row.low:.2f}, {row.high:.2f}]" if self.ratio else f"[{stats.signed(row.low)}, {stats.signed(row.high)}]"
         return f"{self.text(row.value)} {numbers}"
 
     def seen(self, row: pd.Series) -> str:

@@ -29,7 +29,7 @@ CLAIMS = {
             "which the mean of both directions over the cells of a data set is nearest to 50 % on validation images. "
             f"Difference of the two rates on the test images that both classify correctly as deployed. {_JUDGED}",
             "difference of transfer rates, DyNN to SDNN less SDNN to DyNN",
-            "Examples made on the DyNN fool the SDNN {value} more often than the other way round",
+            "The transfer rate from DyNN to SDNN minus the rate from SDNN to DyNN is {value}",
             "01_transferability",
             readings.transfers,
         ),
@@ -40,7 +40,8 @@ CLAIMS = {
             "asking it is paid for. Of the losses on the DyNN the one that is cheapest on validation images. Ratio of DyNN to"
             f" SDNN of the MACs per success, geometric mean over the cells; the claim's side is below 1. {_JUDGED}",
             "MACs per successful white-box example, DyNN over SDNN",
-            "To fool a DyNN takes {value} times the computation that it takes to fool its SDNN",
+            "With the loss that is cheapest on validation images, fooling a DyNN takes {value} times the computation of fooling "
+            "its SDNN",
             "02_efficiency",
             readings.walks,
             ratio=True,
@@ -66,8 +67,8 @@ CLAIMS = {
             "the final exit. Surface: the network as deployed errs, its final exit does not. The best, image by image, of the"
             f" attacks with this goal less the best of the plain ones. {_JUDGED}",
             "share of images on which only the network as deployed errs, attacks with that goal less plain ones",
-            "Attacks built to make only the network as deployed err, while its final exit stays right, succeed {value} more often "
-            "than plain attacks do",
+            "Attacks built to make only the network as deployed err, while its final exit stays right, have a success rate that "
+            "differs from that of plain attacks by {value}",
             "04_early_attack",
             readings.surfaces,
         ),
@@ -104,7 +105,8 @@ CLAIMS = {
             "distribution, at C1's radius. Of each test image, whatever its answer: half of what the clean image saves of a full"
             f" run, less what the attacked image still saves. {_JUDGED}",
             "half of the computation saved on clean images, less what is saved under attack, as a share of a full run",
-            "Of what early exits save, an attacker who has the DyNN takes away half, and {value} of a full run beyond that half",
+            "Half of what early exits save on clean images, minus what they still save under an attack by someone who "
+            "has the DyNN, is {value} of a full run",
             "07_slowdown",
             readings.speeds,
             ours=True,

@@ -198,10 +198,6 @@ def pooled_gain(rows: pd.DataFrame) -> dict[str, Any]:
 def gained(found: dict[str, Any]) -> str:
     """A gain in words, with what it costs; ``found`` is of ``gain`` or ``pooled_gain``."""
     more = stats.points(found["gain"], found["low"], found["high"])
-    price = f"{signed(-found['lost'])} points of clean accuracy and {signed(found['added'])} % cost"
-    return f"{100 * found['default']:.1f} % by default, {more} by the chosen design, at {price} (n = {found['n']})"
-
-
-def signed(share: float) -> str:
-    """In percent, and never minus zero."""
-    return f"{round(100 * share, 1) + 0.0:+.1f}"
+    price = f"{stats.signed(-found['lost'])} points of clean accuracy and {stats.signed(found['added'])} % cost"
+    start, n = f"{100 * found['default']:.1f} % by default", f"robustness on n = {found['n']} images"
+    return f"{start}, {more} by the chosen design, at {price} ({n})"

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from dynlib.analysis import stats
-from dynlib.analysis.design import ONE_POINT, Design, signed
+from dynlib.analysis.design import ONE_POINT, Design
 from dynlib.mechanisms import ConfidenceExit
 
 FACTORS = ("first exit", "number of early exits", "threshold", "fall-back")
@@ -83,11 +83,11 @@ def best_levels(pooled: pd.DataFrame) -> str:
         pooled: rows of ``pooled`` of one group.
     """
     equal = pooled[pooled.equal & ~pooled.default]
-    counts = f"{(equal.low > 0).sum()} gain and {(equal.high < 0).sum()} lose (95 % interval clear of 0)"
-    told = [f"of {len(equal)} levels within 1 point of the default's clean accuracy {counts}"]
+    counts = f"{(equal.low > 0).sum()} gain and {(equal.high < 0).sum()} lose (95 % interval excludes 0)"
+    told = [f"of the {len(equal)} levels within 1 point of the default's clean accuracy, {counts}"]
     for limit, rows in (("the best", equal), ("the best at no more than the default's cost", equal[equal.added <= 0])):
         if len(rows):
             best = rows.loc[rows.gain.idxmax()]
             name = f"{best.factor} {best.level.replace('_', ' ')}"
-            told.append(f"{limit}: {stats.points(best.gain, best.low, best.high)} by {name}, cost {signed(best.added)} %")
+            told.append(f"{limit}: {stats.points(best.gain, best.low, best.high)} by {name}, cost {stats.signed(best.added)} %")
     return "; ".join(told)

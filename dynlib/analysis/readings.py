@@ -24,7 +24,9 @@ Reading = tuple[str, str, list[Training]]
 
 
 def radii(chosen: dict[str, float]) -> str:
-    """For people, for example ``"2/255 on CIFAR-10, 4/255 on CIFAR-100"``."""
+    """For people, for example ``"2/255 on CIFAR-10, 4/255 on CIFAR-100"``, or ``"2/255"`` if that is everywhere the same."""
+    if len(chosen) > 1 and len(set(chosen.values())) == 1:
+        return f"{next(iter(chosen.values())):g}/255"
     return ", ".join(f"{value:g}/255 on {DATASETS[name].display}" for name, value in chosen.items())
 
 

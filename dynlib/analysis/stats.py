@@ -50,7 +50,12 @@ def rate(hits: np.ndarray) -> Estimate:
 
 def points(value: float, low: float, high: float) -> str:
     """A difference of shares with its interval for people, for example ``"+2.0 points [+0.5, +3.5]"``."""
-    return f"{100 * value:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return f"{signed(value)} points [{signed(low)}, {signed(high)}]"
+
+
+def signed(share: float) -> str:
+    """In percent, and never minus zero."""
+    return f"{round(100 * share, 1) + 0.0:+.1f}"
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

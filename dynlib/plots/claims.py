@@ -1,6 +1,7 @@
 """How the verdicts depend on their readings."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -32,7 +33,7 @@ AXES = {
 DATASET_GREYS = {"cifar10": "black", "cifar100": "0.55"}
 SHORT = {
     "C1": "transfer, DyNN to SDNN\nless the other way (points)",
-    "C2": "computation to fool it,\nDyNN over SDNN",
+    "C2": "computation to fool it,\nDyNN / SDNN (log axis)",
     "C3": "design against static\nattackers: gain (points)",
     "C4a": "only the network as\ndeployed errs (points)",
     "C4b": "design against that\nattack: gain (points)",
@@ -58,14 +59,15 @@ def story(main: pd.DataFrame, trainings: pd.DataFrame) -> Figure:
         if claim.ratio:
             _ratios(panel)
         cells = trainings[trainings.claim == row.claim].sort_values("value", kind="stable")
-        for place, one in enumerate(cells.itertuples()):  # one up, one down, so that equal ones can be told apart
+        places = _apart(cells.value.to_numpy(), [row.low, row.high, none / scale], claim.ratio)
+        for place, (x, one) in enumerate(zip(places, cells.itertuples(), strict=True)):
             look = {
                 "marker": f"${MODELS[one.model].display[0]}$",
                 "color": DATASET_GREYS.get(one.dataset, "0.3"),
                 "ls": "",
                 "ms": 5,
             }
-            panel.plot(scale * one.value, 0.15 + 0.3 * (place % 2), mew=0.2, **look)
+            panel.plot(scale * x, 0.12 + 0.4 * (place % 2), mew=0.2, **look)
         spread = [[scale * (row.value - row.low)], [scale * (row.high - row.value)]]
         look = {"color": colour, "marker": marker, "mfc": colour if filled else "white", "ms": 6, "lw": 2}
         panel.errorbar(scale * row.value, -0.3, xerr=spread, **look)
@@ -84,6 +86,21 @@ def story(main: pd.DataFrame, trainings: pd.DataFrame) -> Figure:
         axes[0][0].plot([], [], ls="", color=colour, marker=marker, mfc=colour if filled else "white", label=name)
     fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=9, columnspacing=0.8, handletextpad=0.1)
     return fig
+
+
+def _apart(values: np.ndarray, others: list[float], ratio: bool) -> np.ndarray:
+    """Ascending values as they are drawn, in two rows by turns: in a row each is a letter's width from the one before.
+
+    Args:
+        values: ``[n]``.
+        others: what else is on the axis.
+        ratio: whether the axis is logarithmic.
+    """
+    at, seen = (np.log2(part) if ratio else np.asarray(part) for part in (values, [*values, *others]))
+    width, drawn = 0.018 * np.ptp(seen), list[float]()
+    for value in at:
+        drawn.append(max(value, drawn[-2] + width) if len(drawn) > 1 else value)
+    return np.exp2(drawn) if ratio else np.array(drawn)
 
 
 def _ratios(panel: Axes) -> None:

@@ -47,7 +47,7 @@ def success_panels(curves: pd.DataFrame, over: str, xlabel: str) -> Figure:
         if over == "passes":
             _cost_axis(axes)
 
-    return dataset_panels(curves, draw, xlabel, "images that have fallen (%)", height=2.5)
+    return dataset_panels(curves, draw, xlabel, "images fooled (%)", height=2.5)
 
 
 def success_over_cost(curves: pd.DataFrame) -> Figure:
@@ -63,7 +63,7 @@ def success_over_cost(curves: pd.DataFrame) -> Figure:
         _cost_axis(axes)
         axes.set_ylim(-3, 103)
 
-    return panels(curves, draw, "MACs per image (billions)", "images that have fallen (%)")
+    return panels(curves, draw, "MACs per image (billions)", "images fooled (%)")
 
 
 def computation_over_radius(table: pd.DataFrame) -> Figure:

@@ -119,10 +119,13 @@ def design_one(run: str) -> dict[str, Any]:
         seen["clean"] = choices.clean_answers(run, "test")[network]
         n = max(len(seen[kind].truth) for kind in seen if kind != "clean")
         source, _, attack, truth, _ = seen["sdnn"]
+        # On the images that the page itself counts: the first of the clean ones, those that were attacked.
+        shown_clean = seen["clean"]._replace(truth=truth, answers=seen["clean"].answers.images(slice(len(truth))))
+        space = design.space(shown_clean, seen["sdnn"], measured(run, "transfer").mechanism)
         designs = [
             # Whole numbers, so that a page compares exactly: images that are right, clean and attacked, and the cost of all.
             [*_design(row.design), *(round(len(truth) * mean) for mean in (row.clean, row.robust, row.macs)), int(row.pareto)]
-            for row in design.shares(choices.static_space(run, source, network, attack, "test")).itertuples()
+            for row in design.shares(space).itertuples()
         ]
         found.append(
             {

@@ -52,7 +52,8 @@ def findings(run: str) -> str:
     for claim in CLAIMS.values():
         row, end = rows.loc[claim.id], ends.loc[claim.id]
         said = claim.found.format(value=claim.estimate(row))
-        others = f"Of {end.others} other readings on as many cells {end.same} end the same."
+        against = sum(text.startswith("contradicted") for text in end.flipped)
+        others = f"Other readings that cover as many cells: {end.others}; same verdict: {end.same}; contradicted: {against}."
         lines.append(f"* **{claim.id}, {claim.verdict(row)}.** {said} ({row.by_dataset}). {others}")
     return "\n".join(lines)
 

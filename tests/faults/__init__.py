@@ -40,8 +40,9 @@ def page() -> str:
     lines = [
         "# Faults that are tried",
         "",
-        "Rendered from the tests in [tests/faults](../tests/faults) by `python -m tests.faults`; do not edit. Each fault is really",
-        "done: so many times in every run of the tests, and so many with `python -m pytest tests/faults --all`, which counts them.",
+        "Rendered from the tests in [tests/faults](../tests/faults) by `python -m tests.faults`; do not edit. Each fault is",
+        "actually injected: the column *times* counts every run of the tests, the last one runs with",
+        "`python -m pytest tests/faults --all`.",
         "",
         "| kind | fault | what happens | times | with `--all` |",
         "| --- | --- | --- | ---: | ---: |",
