@@ -39,7 +39,9 @@ def exercise(number: int, library: Answer) -> Callable[[Callable[[Answer], str |
                 return found
 
             try:
-                hint = fault(asked)
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(0)  # an answer may draw numbers, such as a head's weights
+                    hint = fault(asked)
             except NotDoneError:
                 print(f"exercise {number}: not done yet (it returns nothing); until then the lesson goes on with the library's own")
                 return library
@@ -82,9 +84,7 @@ def _choice(table: pd.DataFrame, start: pd.Series) -> pd.Series:
 def check_exit_head(answer: Callable[[int, int, int], nn.Module]) -> str | None:
     """Exercise 1: from channels, side and classes to a module, feature maps ``[batch, channels, side, side]`` to logits."""
     for channels, side, classes in ((16, 32, 10), (32, 16, 10), (64, 8, 100)):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the head draws its weights
-            head = answer(channels, side, classes)
+        head = answer(channels, side, classes)
         if not isinstance(head, nn.Module):
             return "return the module itself, such as nn.Sequential(...), not what it makes of something"
         maps = torch.rand(6, channels, side, side, generator=torch.Generator().manual_seed(0), requires_grad=True)
@@ -133,8 +133,7 @@ def check_attack_step(answer: Callable[..., Tensor]) -> str | None:
     """Exercise 3: from a loss (images to ``[batch]``), adversarial images, images, ``eps`` and ``step_size`` to the next ones."""
     random, eps, step_size = torch.Generator().manual_seed(0), 0.1, 0.04
     images = (1.4 * torch.rand(4, 3, 8, 8, generator=random) - 0.2).clamp(0, 1)  # many pixels are black or white
-    noise = eps * (2 * torch.rand(images.shape, generator=random) - 1)
-    adversarial = (images + noise).clamp(0, 1)
+    adversarial = (images + eps * (2 * torch.rand(images.shape, generator=random) - 1)).clamp(0, 1)
     given = adversarial.clone(), images.clone()
 
     def loss(x: Tensor) -> Tensor:
@@ -200,8 +199,7 @@ def check_early_loss(answer: Callable[[Tensor, Tensor], Tensor]) -> str | None:
         (gradient,) = torch.autograd.grad(answer(logits, labels).sum(), logits)
         return gradient.gather(-1, index)[..., 0]
 
-    early = range(final)
-    clean = answer(turned().requires_grad_(), labels)
+    early, clean = range(final), answer(turned().requires_grad_(), labels)
     goal, every = (answer(turned(*exits), labels) for exits in (early, (*early, final)))
     if getattr(clean, "shape", None) != labels.shape:
         return f"one number for each image: {list(labels.shape)}, not {list(getattr(clean, 'shape', []))}"
