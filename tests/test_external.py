@@ -72,6 +72,8 @@ def test_wrong_settings_are_named(net, images, labels):
         Foolbox(settings={"speed": 3})(net, images, labels)
     with pytest.raises(ValueError, match=r"eps 2\.0 is outside"):
         AutoAttack(eps=2)
+    with pytest.raises(ValueError, match="AutoAttack has no part 'apgd'"):
+        AutoAttack(attacks=("apgd-ce", "apgd"))
     with pytest.raises(ValueError, match="images are outside"):
         ATTACKS["foolbox"](net, 255 * images, labels)
 

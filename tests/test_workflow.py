@@ -40,6 +40,12 @@ def test_wrong_notebooks_are_named(tmp_path, notebooks, message):
         run.check(profiles.load("changed", tmp_path))
 
 
+def test_a_library_that_a_profile_needs_is_looked_for_first(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    with pytest.raises(ProfileError, match="published: campaigns.strength: pyautoattack is not installed"):
+        run.check(profiles.load("published"))
+
+
 def test_a_profile_that_trains_nothing_needs_shipped_networks(monkeypatch, tmp_path):
     monkeypatch.setattr(run, "CHECKPOINTS", tmp_path)
     with pytest.raises(ProfileError, match="profile smoke: cifar10-resnet56-sdnn is not shipped"):

@@ -17,7 +17,7 @@ import papermill
 
 from dynlib import data, profiles
 from dynlib.analysis.claims import CLAIMS
-from dynlib.attacks import Foolbox
+from dynlib.attacks.external import External
 from dynlib.datasets import DATASETS
 from dynlib.devices import check_device
 from dynlib.files import CHECKPOINTS, PUBLISHED, RERUN, ROOT, home
@@ -62,7 +62,7 @@ def check(profile: Profile) -> None:
     for name, campaign in profile.campaigns.items():
         for planned in campaign.attacks:
             try:
-                _ = planned.attack.made() if isinstance(planned.attack, Foolbox) else None
+                _ = planned.attack.made() if isinstance(planned.attack, External) else None
             except (ValueError, ModuleNotFoundError) as error:
                 raise ProfileError(f"profile {profile.name}: campaigns.{name}: {error}") from None
     for notebook, parameters in profile.notebooks.items():

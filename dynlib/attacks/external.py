@@ -79,6 +79,10 @@ class External:
             raise ValueError(f"eps {self.eps} is outside (0, 1]; images lie in [0, 1]")
         check_seed(self.seed)
 
+    def made(self) -> Any:
+        """What the library makes its attack of. Raises ModuleNotFoundError, or ValueError where it has no such attack."""
+        raise NotImplementedError
+
     def craft(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Adversarial images, from a classifier, images ``[batch, 3, side, side]`` in [0, 1] and labels ``[batch]``."""
         raise NotImplementedError
@@ -122,7 +126,6 @@ class Foolbox(External):
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def made(self) -> Any:
-        """Foolbox's own attack."""
         try:
             return getattr(library("foolbox").attacks, self.method)(**self.settings)
         except (AttributeError, TypeError) as error:
@@ -140,15 +143,27 @@ class AutoAttack(External):
 
     Args:
         attacks: some of its parts, such as ``("apgd-ce", "apgd-t")``; by default its standard version.
+    Raises:
+        ValueError: it has no such part.
     """
 
     name, display, marker = "autoattack", "AutoAttack", "*"
 
     attacks: tuple[str, ...] = ()
 
+    PARTS: ClassVar[tuple[str, ...]] = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := [part for part in self.attacks if part not in self.PARTS]:
+            raise ValueError(f"AutoAttack has no part {unknown[0]!r}: choose of {', '.join(self.PARTS)}")
+
+    def made(self) -> Any:
+        return library("pyautoattack").AutoAttack
+
     def craft(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         version = {"version": "custom", "attacks": list(self.attacks)} if self.attacks else {"version": "standard"}
-        attack = library("pyautoattack").AutoAttack(module, eps=self.eps, seed=self.seed, device=images.device, **version)
+        attack = self.made()(module, eps=self.eps, seed=self.seed, device=images.device, **version)
         adversarial, _ = attack.run_standard_evaluation(images, labels, batch_size=len(images))
         return adversarial
 
