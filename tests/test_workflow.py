@@ -42,7 +42,7 @@ def test_wrong_notebooks_are_named(tmp_path, notebooks, message):
 
 def test_a_library_that_a_profile_needs_is_looked_for_first(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
-    with pytest.raises(ProfileError, match="published: campaigns.strength: pyautoattack is not installed"):
+    with pytest.raises(ProfileError, match=r"published: campaigns\.strength: pyautoattack is not installed"):
         run.check(profiles.load("published"))
 
 

@@ -54,7 +54,7 @@ def shown(run: str, network: Network, target: Network) -> Shown:
     """
     found: Shown = {}
     for name, kind in KINDS.items():
-        source = network.sibling(exits="none") if kind.static else network
+        source = network.static if kind.static else network
         each = {seen.attack: seen for seen in _seen(run, kind.campaign) if (seen.source, seen.target) == (source, target)}
         records = measured(run, kind.campaign)
         made = records.attacks.loc[list(each)]
@@ -83,7 +83,7 @@ def fool(run: str) -> dict[str, Any]:
     images = pictures.chosen(dataset.name, min(len(made.seen.truth) for made in rows))
     quiet, described, row = choices.clean_answers(run, "test"), [], iter(range(len(rows)))
     for network, own in found.items():
-        static = network.sibling(exits="none")
+        static = network.static
         beside = shown(run, network, static)
         clean = {"dynn": _packed(quiet[network], images), "sdnn": _packed(quiet[static], images)}
         attacks = {
