@@ -16,7 +16,7 @@ from dynlib.networks.checkpoints import read_card
 from dynlib.networks.identity import Network
 from dynlib.profiles import Profile
 from dynlib.report.report import fill, write
-from workflow.craft import Step, steps
+from workflow.craft import Step
 
 PAGE, LARGE = ROOT / "docs" / "cluster.md", "paper"
 
@@ -48,8 +48,9 @@ def training(network: Network, recipe: str) -> float:
 
 
 def jobs(profile: Profile) -> pd.DataFrame:
-    """A row for each training and each step of crafting: part, model and CPU hours."""
-    crafted = [(s.campaign.name, s.source.model, crafting(s)) for s in steps(profile)]
+    """A row for each training and each step of crafting, whatever images are here: part, model and CPU hours."""
+    steps = [Step(campaign, source) for campaign in profile.campaigns.values() for source in campaign.sources]
+    crafted = [(step.campaign.name, step.source.model, crafting(step)) for step in steps]
     trained = [("training", n.model, training(n, profile.recipe)) for n in profile.networks] if profile.recipe else []
     table = pd.DataFrame(trained + crafted, columns=["part", "model", "hours"])
     return table.assign(hours=table.hours / 3600)
