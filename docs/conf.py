@@ -6,6 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from docutils.nodes import SkipNode, math_block  # noqa: E402
+from docutils.utils.math.latex2mathml import tex2mathml  # noqa: E402
 from sphinx import addnodes  # noqa: E402
 
 import dynlib  # noqa: E402
@@ -19,11 +21,11 @@ exclude_patterns = [".*", "data", "runs", "site", "dynlib", "tests", "workflow"]
 
 nb_execution_mode = "off"  # the published notebooks hold their outputs
 nb_ipywidgets_js: dict = {}  # nothing is fetched from elsewhere
-myst_enable_extensions = ["html_image"]
+myst_enable_extensions = ["html_image", "dollarmath"]
 myst_heading_anchors = 3
 
 html_theme, html_static_path, html_extra_path = "furo", ["play"], ["extra"]
-html_css_files = ["play.css"]
+html_css_files, html_math_renderer = ["play.css"], "mathml"
 html_show_sphinx, html_copy_source, html_show_copyright = False, False, False
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#1d4fa8", "color-brand-content": "#1d4fa8"},  # readable relatives of C0
@@ -45,6 +47,15 @@ def play_data(app, error):
         play.write(Path(app.outdir) / "_static")
 
 
+def formula(self, node):
+    """Browsers draw MathML themselves, so that no script is needed; a command that cannot be translated fails the build."""
+    block = isinstance(node, math_block)
+    drawn = tex2mathml(node.astext(), as_block=block)
+    self.body.append(f'<div class="formula">{drawn}</div>' if block else drawn)
+    raise SkipNode
+
+
 def setup(app):
+    app.add_html_math_renderer("mathml", (formula, None), (formula, None))
     app.connect("doctree-read", plain_folders)
     app.connect("build-finished", play_data)

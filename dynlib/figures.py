@@ -14,12 +14,15 @@ from PIL.PngImagePlugin import PngImageFile
 from dynlib.files import atomic, home
 
 COLUMN, PAGE = 3.3, 6.8  # widths in inches
+# A hue means one thing in all figures: a kind of network (``identity.KINDS``), a loss on a dynamic network (``attacks``), or this:
+SURFACE = "C2"  # only the network as deployed errs
+# All else is black, grey, a marker, a dash, or a scale of colours with its bar beside it.
 
 
 def style() -> None:
     """Set the style for all figures that follow, whatever the user's own matplotlibrc says."""
     matplotlib.rcdefaults()
-    sns.set_theme(context="paper", style="ticks", palette=matplotlib.color_sequences["petroff6"])
+    sns.set_theme(context="paper", style="ticks", palette=matplotlib.color_sequences["petroff10"])
     matplotlib.rcParams |= {
         "font.size": 8,
         "axes.labelsize": 8,

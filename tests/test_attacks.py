@@ -8,9 +8,11 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from dynlib.attacks import ATTACKS, DIMIFGSM, FGSM, LOSSES, MIFGSM, PGD, Attack, CarliniWagner
-from dynlib.attacks.losses import AtExit, get_loss, margin
+from dynlib.attacks.losses import AtExit, Average, get_loss, margin
 from dynlib.attacks.tools import uniform_noise
+from dynlib.figures import SURFACE
 from dynlib.mechanisms import Answers, ConfidenceExit
+from dynlib.networks.identity import KINDS
 from tests.conftest import small_network
 
 EPS = 8 / 255
@@ -293,6 +295,13 @@ def test_losses_by_hand(sample):
     assert depth.equal(decision.exit)
     assert macs.equal(decision.cost)
     assert [loss.exit for loss in LOSSES["max_average"].candidates(net)] == [0, 1, 2]
+
+
+def test_a_hue_of_the_figures_means_one_thing():
+    losses = {type(loss): loss.colour for loss in LOSSES.values() if loss.colour != KINDS["dynn"].colour}
+    hues = [*losses.values(), *(look.colour for look in KINDS.values()), SURFACE]
+    assert len(set(hues)) == len(hues)
+    assert Average.colour == KINDS["dynn"].colour  # the usual attack on a dynamic network
 
 
 def test_max_average_keeps_the_best_single_exit(sample):

@@ -69,6 +69,13 @@ def open_page(site, browser):
     assert errors == []
 
 
+def test_formulas_are_drawn(site):
+    for page in (site / "notebooks").glob("*.html"):
+        text = re.sub(r"<pre>.*?</pre>", "", page.read_text(), flags=re.DOTALL)  # code may have dollars
+        assert "$" not in text, page.name
+    assert (site / "notebooks" / "04_early_attack.html").read_text().count("<math") > 5
+
+
 @functools.cache
 def seen(campaign, source, target, attack):
     """What a target answers, straight from the records."""

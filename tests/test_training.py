@@ -35,8 +35,9 @@ def workshop(monkeypatch, tmp_path):
 STATIC = Network("cifar10", "mobilenet", "none")
 
 
-def train(folder, kind, seed=0):
-    return Training(Network.of("mobilenet", "cifar10", kind, seed), "tiny", folder=folder).run()
+def train(folder, kind, seed=0, regime="standard"):
+    network = Network.of("mobilenet", "cifar10", kind, seed).sibling(regime=regime)
+    return Training(network, "tiny", folder=folder).run()
 
 
 def test_every_kind_trains_and_ships(workshop):
@@ -62,13 +63,13 @@ def test_every_kind_trains_and_ships(workshop):
     assert set(card["operating_points"]) == {"most_confident", "final"}
 
 
-@pytest.mark.parametrize("kind", ["dynn", "ic_only"])
-def test_resumed_training_ends_with_the_same_weights(workshop, monkeypatch, kind):
+@pytest.mark.parametrize(("kind", "regime"), [("dynn", "standard"), ("ic_only", "standard"), ("dynn", "adversarial")])
+def test_resumed_training_ends_with_the_same_weights(workshop, monkeypatch, kind, regime):
     whole, broken = workshop / "whole", workshop / "broken"
     if kind == "ic_only":
         for folder in (whole, broken):
             train(folder, "sdnn")
-    expected = load_file(train(whole, kind))
+    expected = load_file(train(whole, kind, regime=regime))
 
     epoch = Training._epoch
 
@@ -80,8 +81,8 @@ def test_resumed_training_ends_with_the_same_weights(workshop, monkeypatch, kind
     with monkeypatch.context() as patch:
         patch.setattr(Training, "_epoch", dies_in_the_second)
         with pytest.raises(KeyboardInterrupt):
-            train(broken, kind)
-    resumed = load_file(train(broken, kind))
+            train(broken, kind, regime=regime)
+    resumed = load_file(train(broken, kind, regime=regime))
     assert expected.keys() == resumed.keys()
     assert all(tensor.equal(resumed[name]) for name, tensor in expected.items())
 
@@ -90,6 +91,31 @@ def test_trainings_of_two_seeds_lie_beside_each_other(workshop):
     first, second = (load_file(train(workshop, "sdnn", seed)) for seed in (0, 1))
     assert checkpoints.load("mobilenet", "cifar10", "sdnn", seed=1, folder=workshop).card["seed"] == 1
     assert not all(tensor.equal(second[name]) for name, tensor in first.items())
+
+
+@pytest.mark.parametrize("exits", ["none", "all"])
+def test_adversarial_training_shows_examples_against_the_network(workshop, monkeypatch, exits):
+    shown = []
+    monkeypatch.setattr(Training, "_step", lambda self, inputs, labels, progress: shown.append((inputs, labels)) or torch.zeros(()))
+    trainings = [Training(STATIC.sibling(exits=exits, regime=r), "tiny", folder=workshop) for r in ("standard", "adversarial")]
+    for each in trainings:
+        each._epoch(0)
+    clean, attacked = shown[: len(shown) // 2], shown[len(shown) // 2 :]
+    net, eps = trainings[1].net.train(), recipes.ADVERSARY["eps"]
+    for (before, labels), (after, same) in zip(clean, attacked, strict=True):
+        assert labels.equal(same)
+        assert (after - before).abs().max() <= eps + 1e-6
+        assert after.clamp(0, 1).equal(after)
+        noise = (before + eps * torch.rand_like(before).mul(2).sub(1).sign()).clamp(0, 1)
+        losses = [joint_loss(net(x), labels, 1.0, trainings[1].network.exit_indices) for x in (before, noise, after)]
+        assert losses[2] > max(losses[:2])  # more than noise of the same size does
+
+
+def test_the_card_names_the_attack_of_the_training(workshop):
+    path = train(workshop, "sdnn", regime="adversarial")
+    assert path.name == "cifar10-mobilenet-sdnn-adversarial.safetensors"
+    assert checkpoints.read_card(path)["settings"]["adversary"] == recipes.ADVERSARY
+    assert "adversary" not in checkpoints.read_card(train(workshop, "sdnn"))["settings"]
 
 
 def test_training_learns():

@@ -17,6 +17,9 @@ from dynlib.files import ROOT, atomic, home
 from workflow.environment import clean
 
 
+CELL_SECONDS = 1800  # far more than any cell takes: a kernel that never answers stops the run
+
+
 class OwnKernel(AsyncKernelManager):
     """Starts kernels with the interpreter that runs now, whatever kernels are registered on the machine."""
 
@@ -40,6 +43,7 @@ def execute(path: Path, out: Path, parameters: dict | None = None) -> None:
         cwd=str(path.parent),
         progress_bar=False,
         log_output=False,
+        execution_timeout=CELL_SECONDS,
         kernel_manager_class=OwnKernel,
     )
 

@@ -173,14 +173,14 @@ function plot(yours, usual) {
   marks.push(mark("text", { x: 12, y: middle, "text-anchor": "middle", transform: `rotate(-90 12 ${middle})` }, "robust accuracy (%)"));
   for (const { cost, robust } of points) marks.push(mark("circle", { cx: x(cost), cy: y(robust), r: 2, fill: "#b0b0b4" }));
   for (const { cost, robust, front } of points) {
-    if (front) marks.push(mark("circle", { cx: x(cost), cy: y(robust), r: 4, fill: "none", stroke: "#964a8b", "stroke-width": 1.5 }));
+    if (front) marks.push(mark("circle", { cx: x(cost), cy: y(robust), r: 4, fill: "none", stroke: "currentColor" }));
   }
-  marks.push(mark("rect", { x: x(yours.cost.value) - 8, y: y(yours.robust.value) - 8, width: 16, height: 16, fill: "#5790fc", "fill-opacity": 0.75, stroke: "black", "stroke-width": 1.5 }));
+  marks.push(mark("rect", { x: x(yours.cost.value) - 8, y: y(yours.robust.value) - 8, width: 16, height: 16, fill: "#3f90da", "fill-opacity": 0.75, stroke: "black", "stroke-width": 1.5 }));
   const star = Array.from({ length: 10 }, (_, k) => {
     const [radius, angle] = [k % 2 ? 3.5 : 8.5, (Math.PI * k) / 5];
     return `${x(usual.cost.value) + radius * Math.sin(angle)},${y(usual.robust.value) - radius * Math.cos(angle)}`;
   });
-  marks.push(mark("polygon", { points: star.join(" "), fill: "#f89c20", stroke: "black" }));
+  marks.push(mark("polygon", { points: star.join(" "), fill: "white", stroke: "black" }));
   byId("plot").replaceChildren(...marks);
   byId("plot").setAttribute("aria-label", `Robust accuracy over cost: your design at ${percent(yours.cost.value)} and ${percent(yours.robust.value)}, the default at ${percent(usual.cost.value)} and ${percent(usual.robust.value)}.`);
 }

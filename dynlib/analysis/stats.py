@@ -53,6 +53,11 @@ def points(value: float, low: float, high: float) -> str:
     return f"{signed(value)} points [{signed(low)}, {signed(high)}]"
 
 
+def several(n: int, what: str) -> str:
+    """For people, for example ``"1 cell"`` or ``"3 cells"``."""
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
 def signed(share: float) -> str:
     """In percent, and never minus zero."""
     return f"{round(100 * share, 1) + 0.0:+.1f}"

@@ -23,7 +23,7 @@ class Uniform(Loss):
     ICLR 2021), where it is their sum. The final exit plays no part, and is not run.
     """
 
-    display, colour, dash = "early exits to uniform", "C7", "-"
+    display, colour, dash = "early exits to uniform", "C9", "-"
 
     def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
         check_early_exits(net)
@@ -68,7 +68,7 @@ class TowardsEarly(Loss):
 class Early(TowardsEarly):
     """The published objective, with as much weight on the final exit's lead as on the early exits' probabilities."""
 
-    display, colour, dash = "as published", "C4", "-"
+    display, colour, dash = "as published", "C8", "-"
 
     def __call__(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
         return -early_objective(logits, labels, alpha=1.0)
@@ -90,7 +90,7 @@ class EarlyVariant(TowardsEarly):
             that answers for the network as deployed (the last early one where the final exit does).
     """
 
-    colour, dash = "C5", "-"
+    colour, dash = "C3", "-"
 
     evidence: str
     weights: str

@@ -97,7 +97,7 @@ class Deepest(OfExits):
 class AtExit(Deepest):
     """One exit: its index, from 0, or -1 for the final one. Figures count exits from 1."""
 
-    colour, dash = "C0", "--"
+    colour, dash = "C4", "--"
 
     exit: int
 
@@ -115,7 +115,7 @@ class AtExit(Deepest):
 class Taken(Deepest):
     """The exit that answers for the clean image."""
 
-    place, colour, dash = "exit taken", "C1", ":"
+    place, colour, dash = "exit taken", "C5", ":"
 
     def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
         decision = mechanism.run(net, images)
@@ -126,7 +126,7 @@ class Taken(Deepest):
 class Average(OfExits):
     """Mean over all exits."""
 
-    place, colour, dash = "average", "C2", "-"
+    place, colour, dash = "average", "C0", "-"
 
     def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
         return everywhere(net.n_exits - 1, images), everywhere(0, images)
@@ -153,7 +153,7 @@ class Answering(Placed):
 class MaxAverage(Placed):
     """For each image the single-exit attack that raises the criterion's mean over all exits most."""
 
-    place, colour, dash = "max-average", "C3", "-."
+    place, colour, dash = "max-average", "C7", "-."
 
     def candidates(self, net: MultiExitNetwork) -> list[Loss]:
         return [AtExit(k, criterion=self.criterion) for k in range(net.n_exits)]

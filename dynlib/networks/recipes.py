@@ -59,6 +59,9 @@ RECIPES = {
     "cpu": (_CPU, replace(_HEADS, epochs=10, precision="bfloat16")),
     "tiny": (Recipe(3, 0.05, linear, clip=5.0, batch=64, images=256), replace(_HEADS, epochs=3, batch=64, images=256)),
 }
+# What networks of the regime "adversarial" are trained on: FGSM from a random start, with a step longer than the radius (Wong, Rice
+# and Kolter, "Fast is better than free", ICLR 2020), on the mean loss of the exits.
+ADVERSARY = {"eps": 8 / 255, "step_size": 10 / 255}
 # What differs by model. VGG-16's decay is that of Shallow-Deep Networks; MobileNet's wide pointwise kernels make Muon's step as
 # dear as its gradient.
 _FOR: dict[tuple[str, str], dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""Training: static networks, dynamic networks jointly, and exits on a frozen backbone.
+"""Training: static networks, dynamic networks jointly, and exits on a frozen backbone; on clean images or against attacks.
 
 Every epoch ends with a checkpoint; the same training started again resumes from it and ends with the same weights as an
 uninterrupted run. Schedules and joint loss follow Shallow-Deep Networks (Kaya, Hong and Dumitras, ICML 2019).
@@ -72,18 +72,18 @@ class Training:
         device: a torch device.
         folder: where checkpoints go; the running state goes into its subfolder ``training``.
     Raises:
-        ValueError: unknown recipe, a regime that no recipe has, or a device that is not here.
+        ValueError: unknown recipe, or a device that is not here.
         DataError, CheckpointError: the data or, for heads, the static network is missing; or a state is damaged.
     """
 
     def __init__(self, network: Network, recipe: str, device: str = "cpu", folder: Path = CHECKPOINTS):
-        if network.regime != "standard":
-            raise ValueError(f"{network}: no recipe trains against attacks")
         check_device(device)
         self.network, self.device, self.folder = network, device, folder
         self.frozen = network.trained == "heads"
         self.recipe_name = recipe
         self.recipe = recipes.find(recipe, network)
+        self.adversary = recipes.ADVERSARY if network.regime == "adversarial" else None
+        self.settings = self.recipe.describe() | ({"adversary": self.adversary} if self.adversary else {})
         self.loss = exits_loss if self.frozen else partial(joint_loss, exits=network.exit_indices)
         self.images, self.labels = (t.to(device) for t in data.load(network.dataset, "train", self.recipe.images))
         torch.manual_seed(network.seed)
@@ -120,8 +120,13 @@ class Training:
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
             chosen = chosen.to(self.device)
-            images = augment(self.images[chosen], generator)
-            total += len(chosen) * self._step(images, self.labels[chosen], epoch / recipe.epochs / recipe.ramp)
+            images, labels = augment(self.images[chosen], generator), self.labels[chosen]
+            inputs = (images.float() / 255).contiguous(memory_format=torch.channels_last)
+            if self.frozen:
+                self.net.backbone.eval()  # its batch-norm statistics are frozen, too
+            if self.adversary:
+                inputs = self._attacked(inputs, labels, generator, **self.adversary)
+            total += len(chosen) * self._step(inputs, labels, epoch / recipe.epochs / recipe.ramp)
             if sys.stderr.isatty():
                 print(f"\r{self.network} epoch {epoch + 1}/{recipe.epochs} step {step + 1}/{steps}", end="\r", file=sys.stderr)
         if not torch.isfinite(total):
@@ -131,13 +136,22 @@ class Training:
         loss = total.item() / len(self.labels)
         return {"epoch": epoch + 1, "loss": round(loss, 4), "validation_accuracy": accuracy, "seconds": round(seconds, 1)}
 
-    def _step(self, images: Tensor, labels: Tensor, progress: float) -> Tensor:
-        if self.frozen:
-            self.net.backbone.eval()  # its batch-norm statistics are frozen, too
-        inputs = (images.float() / 255).contiguous(memory_format=torch.channels_last)
+    def _logits(self, inputs: Tensor) -> Tensor:
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
-            logits = self.net(inputs)
-        loss = self.loss(logits.float(), labels, progress)
+            logits: Tensor = self.net(inputs)
+        return logits.float()
+
+    def _attacked(self, inputs: Tensor, labels: Tensor, generator: torch.Generator, eps: float, step_size: float) -> Tensor:
+        """Examples against the network as it is now, in training mode."""
+        noise = torch.rand(inputs.shape, generator=generator).to(inputs)
+        start = (inputs + eps * (2 * noise - 1)).clamp(0, 1).requires_grad_()
+        mean = torch.stack([F.cross_entropy(exit, labels) for exit in self._logits(start)]).mean()
+        (gradient,) = torch.autograd.grad(mean, start)
+        moved = (start.detach() + step_size * gradient.sign() - inputs).clamp(-eps, eps)
+        return (inputs + moved).clamp(0, 1)
+
+    def _step(self, inputs: Tensor, labels: Tensor, progress: float) -> Tensor:
+        loss = self.loss(self._logits(inputs), labels, progress)
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
@@ -151,7 +165,7 @@ class Training:
         state = {f"net.{name}": tensor for name, tensor in self.net.state_dict().items()}
         for number, buffers in self.optimiser.state_dict()["state"].items():
             state |= {f"optimiser.{number}.{name}": tensor for name, tensor in buffers.items()}
-        about = json.dumps({"recipe": self.recipe.describe(), "history": self.history})
+        about = json.dumps({"recipe": self.settings, "history": self.history})
         with atomic(self.state_path) as temporary:
             said = {"about": about, "sha256": _digest(about, state)}
             temporary.write_bytes(save({name: t.contiguous() for name, t in state.items()}, said))
@@ -176,7 +190,7 @@ class Training:
             raise CheckpointError(f"{self.state_path} {DENIED}") from None
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{self.state_path} is damaged ({error}): delete it to start over") from None
-        if about["recipe"] != self.recipe.describe():
+        if about["recipe"] != self.settings:
             raise CheckpointError(f"{self.state_path} comes from another recipe: delete it to start over")
         self.history = about["history"]
         self.net.load_state_dict({name.removeprefix("net."): t for name, t in state.items() if name.startswith("net.")})
@@ -199,7 +213,7 @@ class Training:
             "network": self.network.id,
             "parameters": sum(parameter.numel() for parameter in self.net.parameters()),
             "recipe": self.recipe_name,
-            "settings": self.recipe.describe(),
+            "settings": self.settings,
             "seed": self.network.seed,
             "curve": [[row["loss"], row["validation_accuracy"][-1]] for row in self.history],
             "data_digests": DATASETS[self.network.dataset].digests,

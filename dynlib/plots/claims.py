@@ -15,10 +15,10 @@ from dynlib.networks.backbones import MODELS
 
 # How figures show verdicts: colour, marker, and whether it is filled.
 VERDICTS = {
-    "supported": ("C0", "^", True),
-    "partly": ("C3", "D", True),
+    "supported": ("black", "^", True),
+    "partly": ("0.5", "D", True),
     "not supported": ("0.4", "o", False),
-    "contradicted": ("C2", "v", True),
+    "contradicted": ("black", "v", True),
 }
 AXES = {
     "C1": "difference of transfer rates, DyNN to SDNN less SDNN to DyNN (points)",

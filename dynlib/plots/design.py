@@ -7,17 +7,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dynlib.figures import PAGE, whiskers
-from dynlib.networks.identity import cell_name
+from dynlib.figures import PAGE, SURFACE, whiskers
+from dynlib.networks.identity import KINDS, cell_name
 
 # How figures show who attacks; see ``choices.attacker``.
 ATTACKERS = {
-    "a separate SDNN": ("C0", "s", "-"),
-    "the SDNN under it": ("black", "^", "-"),
-    "another architecture": ("C1", "o", "--"),
+    "a separate SDNN": ("black", "s", "-"),
+    "the SDNN under it": ("0.55", "^", "-"),
+    "another architecture": ("0.4", "o", ":"),
 }
 # How figures show what becomes of a design that is attacked; see ``defences.OUTCOMES``.
-OUTCOMES = {"still right as deployed": ("C0", "s", "-"), "surface closed": ("C3", "v", "--")}
+OUTCOMES = {"still right as deployed": ("black", "s", "-"), "surface closed": (SURFACE, "v", "--")}
 
 
 def trade_off_panels(table: pd.DataFrame) -> Figure:
@@ -34,11 +34,11 @@ def trade_off_panels(table: pd.DataFrame) -> Figure:
         static = cell[cell.n_early == 0].iloc[[0]]
         look = {"cmap": "viridis", "vmin": 20, "vmax": 100, "lw": 0, "rasterized": True}
         dots = panel.scatter(100 * cell.clean, 100 * cell.robust, 9, 100 * cell.macs / static.macs.iloc[0], **look)
-        _mark(panel, cell[cell.pareto], 20, "Pareto front", fc="none", ec="C3", lw=0.6)
+        _mark(panel, cell[cell.pareto], 20, "Pareto front", fc="none", ec="black", lw=0.6)
         _mark(panel, static, 45, "no early exit", c="black", marker="o")
-        _mark(panel, cell[cell.default], 120, "default design", c="C1", marker="*", ec="black", lw=0.5)
+        _mark(panel, cell[cell.default], 120, "default design", c="white", marker="*", ec="black", lw=0.5)
         if "chosen" in cell:
-            _mark(panel, cell[cell.chosen], 22, "chosen on validation images", c="C2", marker="D", ec="black", lw=0.5)
+            _mark(panel, cell[cell.chosen], 22, "chosen on validation images", c="black", marker="D", ec="white", lw=0.5)
         panel.set_title(cell_name(dataset, model))
     for panel in axes.flat:
         panel.set_visible(panel.has_data())
@@ -111,7 +111,13 @@ def retrained_panels(table: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(1, 3, figsize=(PAGE, 0.35 * len(networks) + 0.9), sharey=True)
     for number, (trained, rows) in enumerate(table.groupby("trained", sort=False)):
         places = [networks.index(network) + 0.2 * (number - 0.5) for network in rows.network]
-        look = {"color": f"C{number}", "marker": "so"[number], "ls": "", "label": f"trained {trained}"}
+        look = {
+            "color": KINDS["dynn"].colour,
+            "mfc": (None, "white")[number],
+            "marker": "so"[number],
+            "ls": "",
+            "label": f"trained {trained}",
+        }
         for panel, name, low, high in zip(axes, ("robust", "clean"), ("low", "clean_low"), ("high", "clean_high"), strict=False):
             panel.errorbar(100 * rows[name], places, xerr=whiskers(rows, name, low, high), capsize=1.5, **look)
         axes[2].plot(rows.macs / 1e6, places, **look)

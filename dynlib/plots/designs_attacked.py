@@ -7,17 +7,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from dynlib.datasets import DATASETS
 from dynlib.figures import PAGE, whiskers
 
 COSTS = (0.5, 1.0, 1.5)  # of the default's, in the legend
-LOOKS = {  # colour, marker, and whether the levels are joined by a line
-    "first exit": ("C0", "o", True),
-    "number of early exits": ("C1", "s", True),
-    "threshold": ("C3", "^", True),
-    "fall-back": ("C4", "D", False),
-    "chosen on validation images": ("C2", "P", False),
+# Marker, and whether the levels are joined by a line.
+LOOKS = {
+    "first exit": ("o", True),
+    "number of early exits": ("s", True),
+    "threshold": ("^", True),
+    "fall-back": ("D", False),
+    "chosen on validation images": ("P", False),
 }
 SHORT = {"first exit": "first {}", "number of early exits": "{} early", "threshold": "{}", "fall-back": "{}"}
 
@@ -54,22 +56,27 @@ def two_attackers(table: pd.DataFrame) -> Figure:
 
 
 def _factor(panel: Axes, factor: str, rows: pd.DataFrame) -> None:
-    colour, marker, joined = LOOKS[factor]
+    marker, joined = LOOKS[factor]
     if joined:
-        panel.plot(100 * rows.static, 100 * rows.knowing, color=colour, lw=0.6, alpha=0.6)
+        panel.plot(100 * rows.static, 100 * rows.knowing, color="0.7", lw=0.6, zorder=1)
     rows = rows[~rows.default]
     if rows.empty:
         return  # only the default was measured
     if factor not in SHORT:
         spread = {"xerr": whiskers(rows, "static", "static_low", "static_high"), "yerr": whiskers(rows, "knowing")}
-        panel.errorbar(100 * rows.static, 100 * rows.knowing, **spread, ls="", color=colour, lw=0.7, capsize=1.5)
-    faces = [colour if equal else "white" for equal in rows.equal]
-    panel.scatter(100 * rows.static, 100 * rows.knowing, _area(1 + rows.added), fc=faces, ec=colour, marker=marker, zorder=3)
-    panel.plot([], [], color=colour, marker=marker, ls="", label=factor)
+        panel.errorbar(100 * rows.static, 100 * rows.knowing, **spread, ls="", color="0.3", lw=0.7, capsize=1.5)
+    faces = ["0.3" if equal else "white" for equal in rows.equal]
+    panel.scatter(100 * rows.static, 100 * rows.knowing, _area(1 + rows.added), fc=faces, ec="0.3", marker=marker, zorder=3)
+    panel.plot([], [], color="0.3", marker=marker, ls="", label=factor)
     for row in rows.iloc[sorted({0, len(rows) - 1})].itertuples() if factor in SHORT else ():  # the ends are enough
         text = SHORT[factor].format(row.level.replace("_", " "))
-        where = {"xytext": (6, 4), "textcoords": "offset points", "fontsize": 6, "color": colour}
-        panel.annotate(text, (100 * row.static, 100 * row.knowing), **where)
+        where = {
+            "xytext": (7, 5),
+            "textcoords": "offset points",
+            "fontsize": 6,
+            "path_effects": [withStroke(linewidth=2, foreground="white")],
+        }
+        panel.annotate(text, (100 * row.static, 100 * row.knowing), **where, zorder=4)
 
 
 def _area(cost: Any) -> Any:

@@ -104,7 +104,7 @@ def leaving_bars(table: pd.DataFrame, by: str) -> Figure:
         axes.set_yticks(range(len(bars)), [f"{bar:g}" if isinstance(bar, float) else bar for bar in bars])
         axes.set_xlim(0, 100)
 
-    return panels(by_cell(table), draw, "images (%)", by, height=1.6)
+    return panels(by_cell(table), draw, "share of images (%)", by, height=1.6)
 
 
 def overthinking_bars(table: pd.DataFrame) -> Figure:
@@ -115,7 +115,7 @@ def overthinking_bars(table: pd.DataFrame) -> Figure:
         early = cell[cell.exit < cell.exit.max()]
         axes.bar(early.exit, -100 * early.gained, color="0.75", label="correct at the final exit only")
         axes.errorbar(early.exit, -100 * early.gained, whiskers(early, "gained", "gained_low", "gained_high")[::-1], **thin)
-        axes.bar(early.exit, 100 * early.lost, color="C1", label="correct at this exit only: overthought")
+        axes.bar(early.exit, 100 * early.lost, color="0.35", label="correct at this exit only: overthought")
         axes.errorbar(early.exit, 100 * early.lost, whiskers(early, "lost", "lost_low", "lost_high"), **thin)
         axes.axhline(0, color="black", lw=0.6)
         axes.set_xticks(early.exit)
@@ -158,6 +158,6 @@ def easy_to_hard(images: Tensor, table: pd.DataFrame, classes: tuple[str, ...]) 
         axes[0][column].set_title(name)
         for panel, row in zip(axes[:, column], table[table.exit == name].itertuples(), strict=False):
             panel.imshow(images[row.image].permute(1, 2, 0).numpy())
-            colour, weight = ("0.3", "normal") if row.right else ("C3", "bold")
+            colour, weight = ("0.4", "normal") if row.right else ("black", "bold")
             panel.text(15.5, 33, classes[row.label], ha="center", va="top", fontsize=6, color=colour, fontweight=weight)
     return fig

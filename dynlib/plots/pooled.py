@@ -24,9 +24,7 @@ def source_look(kind: str, loss: str) -> dict[str, Any]:
     """Colour, dash and marker of what was made on a kind of network with a loss. A static network has but one loss."""
     if kind == "sdnn":
         return {"color": KINDS[kind].colour, "ls": "-", "marker": KINDS[kind].marker}
-    # The palette has six colours, so that a seventh would be the first again.
-    colour = "C3" if loss == "answering" else get_loss(loss).colour
-    return {"color": colour, "ls": get_loss(loss).dash, "marker": KINDS[kind].marker}
+    return {"color": get_loss(loss).colour, "ls": get_loss(loss).dash, "marker": KINDS[kind].marker}
 
 
 def source_name(kind: str, loss: str) -> str:
@@ -102,6 +100,8 @@ def forest(table: pd.DataFrame, xlabel: str, ratio: bool = False) -> Figure:
             cell = {"marker": MODEL_MARKERS.get(row.model), "alpha": 0.75, "lw": 0.7, "ms": 3}
             look = cell if row.model else {"marker": "D", "lw": 1.6}
             axes.errorbar(scale * row.value, height, xerr=spread, color=row.colour, mfc=filled, **look)
+        for line in set(lines) - set(rows.line):
+            axes.annotate("no cell", (0.5, lines.index(line)), xycoords=("axes fraction", "data"), ha="center", va="center", size=6)
         for place in range(1, len(lines)):
             axes.axhline(place - 0.5, color="0.85", lw=0.5)
         axes.set_yticks(range(len(lines)), lines)

@@ -48,8 +48,10 @@ def accuracy_efficacy(table: pd.DataFrame) -> Figure:
         panel.scatter(100 * far.efficacy, 100 * far.robust, 4, "0.88", lw=0, rasterized=True, zorder=0)
         dots = panel.scatter(100 * near.efficacy, 100 * near.robust, 9, 100 * near.saving, **look)
         front, start = rows[rows.pareto], rows[rows.default]
-        panel.scatter(100 * front.efficacy, 100 * front.robust, 20, fc="none", ec="C3", lw=0.6, label="Pareto front")
-        panel.scatter(100 * start.efficacy, 100 * start.robust, 120, c="C1", marker="*", ec="black", lw=0.5, label="default design")
+        panel.scatter(100 * front.efficacy, 100 * front.robust, 20, fc="none", ec="black", lw=0.6, label="Pareto front")
+        panel.scatter(
+            100 * start.efficacy, 100 * start.robust, 120, c="white", marker="*", ec="black", lw=0.5, label="default design"
+        )
         panel.set_title(cell_name(*cell))
     for panel in axes.flat:
         panel.set_visible(panel.has_data())

@@ -11,17 +11,18 @@ from dynlib.analysis.surface import GOAL, OUTCOMES, PLAIN, of_kind
 from dynlib.attacks import ATTACKS
 from dynlib.attacks.losses import get_loss
 from dynlib.datasets import DATASETS
-from dynlib.figures import PAGE, whiskers
+from dynlib.figures import PAGE, SURFACE, whiskers
 from dynlib.networks.backbones import MODELS
 from dynlib.networks.identity import KINDS, cell_name
 from dynlib.plots.exits import panels
 from dynlib.plots.transfer import heat
 
 # How figures show what becomes of an image, in the order of ``OUTCOMES``.
-FILLS = dict(zip(OUTCOMES, ("0.9", "C3", "C0", "0.55"), strict=True))
+FILLS = dict(zip(OUTCOMES, ("0.9", SURFACE, "0.75", "0.55"), strict=True))
+HATCHES = {"only final errs": "/////"}
 # How they show attacks with the goal that only the network as deployed errs, and those without.
-SIDES = {GOAL: ("with the goal", "C3", "o"), PLAIN: ("plain", "0.4", "s")}
-SUCCESS = {"surface": ("surface", "C3", "o"), "strict": ("strict success", "C0", "s")}
+SIDES = {GOAL: ("with the goal", SURFACE, "o"), PLAIN: ("plain", "0.4", "s")}
+SUCCESS = {"surface": ("surface", SURFACE, "o"), "strict": ("strict success", "0.3", "s")}
 
 
 def attack_name(method: str, loss: str, goal: str) -> str:
@@ -67,7 +68,8 @@ def outcome_bars(table: pd.DataFrame) -> Figure:
             rows = table[(table.dataset == dataset) & (table.goal == goal)]
             places, height = [radii.index(eps) + shift for eps in rows.eps_255], 0 * rows.n
             for outcome, colour in FILLS.items():
-                panel.bar(places, 100 * rows[outcome], 0.36, height, color=colour, edgecolor="white", lw=0.3, label=outcome)
+                look = {"color": colour, "hatch": HATCHES.get(outcome), "edgecolor": "white", "lw": 0.3}
+                panel.bar(places, 100 * rows[outcome], 0.36, height, label=outcome, **look)
                 height = height + 100 * rows[outcome]
             for place in places:
                 panel.text(place, 101, name.removeprefix("with the "), ha="center", va="bottom", size=6)
@@ -137,9 +139,9 @@ def vulnerability_dots(table: pd.DataFrame) -> Figure:
         table: rows of ``surface.vulnerability``, one for each cell.
     """
     looks = {
-        "surface": ("surface of the DyNN", "C3", "o"),
+        "surface": ("surface of the DyNN", SURFACE, "v"),
         "dynamic": ("DyNN still right as deployed, strongest attack here", KINDS["dynn"].colour, KINDS["dynn"].marker),
-        "static": ("SDNN still right, its own PGD", KINDS["sdnn"].colour, "D"),
+        "static": ("SDNN still right, its own PGD", KINDS["sdnn"].colour, KINDS["sdnn"].marker),
     }
     fig, axes = plt.subplots(figsize=(PAGE * 0.75, 0.34 * len(table) + 1.3))
     for number, (value, (name, colour, marker)) in enumerate(looks.items()):

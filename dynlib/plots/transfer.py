@@ -116,12 +116,12 @@ def heat(axes: Axes, matrix: pd.DataFrame, title: str) -> None:
 
 
 def reading_panels(table: pd.DataFrame) -> Figure:
-    """How the difference depends on the mechanism of the DyNN: a panel for each data set, a curve for each loss.
+    """How the difference depends on the mechanism of the DyNN: a panel for each data set, marks for each loss.
 
     Args:
         table: rows of ``transfer.pooled`` by ``dataset``, ``loss`` and ``reading``, in the order of the axis.
     """
-    looks = {loss: source_look("dynn", loss) | {"label": get_loss(loss).display} for loss in dict.fromkeys(table.loss)}
+    looks = {loss: source_look("dynn", loss) | {"label": get_loss(loss).display, "ls": ""} for loss in dict.fromkeys(table.loss)}
     ticks = list(dict.fromkeys(table.reading))
     return _beside(table, "reading", "loss", looks, [tick.replace(" ", "\n") for tick in ticks], "threshold of the DyNN")
 
