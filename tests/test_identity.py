@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlib.networks.backbones import MODELS
-from dynlib.networks.identity import EXITS, REGIMES, TRAINED, Network
+from dynlib.networks.identity import EXITS, REGIMES, TRAINED, Network, beside
 
 networks = st.builds(
     lambda dataset, model, exits, trained, regime, seed: Network(
@@ -43,6 +43,17 @@ def test_siblings():
     assert heads.sibling(exits="none").id == "cifar100-vgg16-sdnn-seed1"
     with pytest.raises(ValueError, match="no field 'kind'"):
         heads.sibling(kind="sdnn")
+
+
+def test_first_trainings_go_beside_each_other():
+    first, second = (Network("cifar10", "resnet56", seed=seed) for seed in (1, 3))
+    other, robust = Network("cifar10", "vgg16", "none"), Network("cifar10", "vgg16", regime="adversarial")
+    fits = beside([second, other, robust, first])
+    assert fits(first, other)
+    assert fits(first, first)
+    assert not fits(second, other)
+    assert not fits(first, second)
+    assert not fits(first, robust)
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,19 @@ import pandas as pd
 from dynlib.analysis import design, surface
 from dynlib.analysis.design import Design
 from dynlib.analysis.measured import Seen, measured
-from dynlib.networks.identity import Network
+from dynlib.networks.identity import Network, beside
 from dynlib.records import RecordsError
 
 
 @cache
 def attacked_by_static(run: str, split: str) -> dict[tuple[Network, Network, str], Seen]:
     """What dynamic networks answer to static ones' examples: of one training, by source, target and attack; only with all exits."""
-    found = (s for s in measured(run, "transfer").seen(split) if s.source.is_static and s.target.exits == "all")
-    return {(s.source, s.target, s.attack): s for s in found if s.source.same_training(s.target)}
+    records = measured(run, "transfer")
+    found, fits = (
+        (s for s in records.seen(split) if s.source.is_static and s.target.exits == "all"),
+        beside(records.profile.networks),
+    )
+    return {(s.source, s.target, s.attack): s for s in found if fits(s.source, s.target)}
 
 
 @cache

@@ -10,7 +10,7 @@ from dynlib.analysis import choices, design, stats
 from dynlib.analysis.measured import Rule, Seen, costs, measured
 from dynlib.analysis.stats import Training
 from dynlib.mechanisms import Mechanism
-from dynlib.networks.identity import Network
+from dynlib.networks.identity import Network, beside
 
 CAMPAIGN, GOAL = "slowdown", "slow_down"
 OWN, ACROSS = "itself", "another architecture"
@@ -51,12 +51,12 @@ def effects(run: str, mechanism: Mechanism | Rule | None = None) -> pd.DataFrame
         mechanism: of the network, or a function that gives each its own; by default the profile's.
     """
     records, found = measured(run, CAMPAIGN), []
-    mechanism = mechanism or records.mechanism
+    mechanism, fits = mechanism or records.mechanism, beside(records.profile.networks)
     for seen in seen_by_dynamic(run):
         network, n = seen.target, len(seen.truth)
         own = seen.source == network
         both_joint = seen.source.trained == network.trained == "joint"
-        if not own and (seen.source.model == network.model or not both_joint or not seen.source.same_training(network)):
+        if not own and (seen.source.model == network.model or not both_joint or not fits(seen.source, network)):
             continue
         rule = mechanism if isinstance(mechanism, Mechanism) else mechanism(network)
         quiet = choices.clean_answers(run, "test")[network]

@@ -9,7 +9,7 @@ import pandas as pd
 from dynlib.analysis import stats
 from dynlib.analysis.measured import Records, Rule
 from dynlib.mechanisms import Mechanism
-from dynlib.networks.identity import Network
+from dynlib.networks.identity import Network, beside
 from dynlib.records import RecordsError
 
 SENSITIVE = (1.0, 2.0, 4.0, 8.0)  # 255ths: the radii of which C1's main reading takes one
@@ -120,8 +120,9 @@ def usual_kinds(table: pd.DataFrame, *names: str) -> pd.DataFrame:
 
 
 def of_one_training(table: pd.DataFrame, source: str = "source", target: str = "target") -> pd.DataFrame:
-    """The rows whose two networks have the seed and the regime of their training in common."""
-    return table[[one.same_training(other) for one, other in zip(table[source], table[target], strict=True)]]
+    """The rows whose two networks go beside each other, see ``identity.beside``."""
+    fits = beside({*table[source], *table[target]})
+    return table[[fits(one, other) for one, other in zip(table[source], table[target], strict=True)]]
 
 
 def at_radius(table: pd.DataFrame, radius: dict[str, float]) -> pd.Series:

@@ -6,7 +6,7 @@ Network.parse("cifar100-vgg16-dynn-seed1").seed   # 1
 """
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -188,10 +188,6 @@ class Network:
         """The static network of its training: its exits are left out, and all else is the same."""
         return self.sibling(exits="none")
 
-    def same_training(self, other: "Network") -> bool:
-        """Whether both were trained with one seed in one regime, so that tables set them beside each other."""
-        return (self.regime, self.seed) == (other.regime, other.seed)
-
     def sibling(self, **changes: Any) -> Self:
         """The network that differs in these fields; a change to no exits makes it static.
 
@@ -207,6 +203,21 @@ class Network:
     def path(self, folder: Path) -> Path:
         """Its weights' file; the card lies beside it."""
         return folder / f"{self.id}.safetensors"
+
+
+def beside(networks: Iterable[Network]) -> Callable[[Network, Network], bool]:
+    """Tells of two of these networks whether tables set them beside each other: one regime, and trainings of one place.
+
+    The place of a training is that of its seed among the cell's: the only training of one model goes with that of another.
+    """
+    seeds: dict[tuple[str, ...], set[int]] = {}
+    for network in networks:
+        seeds.setdefault((*network.cell, network.regime), set()).add(network.seed)
+
+    def place(network: Network) -> int:
+        return sorted(seeds[*network.cell, network.regime]).index(network.seed)
+
+    return lambda one, other: one.regime == other.regime and place(one) == place(other)
 
 
 def cell_name(dataset: str, model: str) -> str:
