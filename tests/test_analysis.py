@@ -71,6 +71,14 @@ def test_cost_charges_for_failures():
     assert np.exp(ratio.log_ratio) == pytest.approx(1)
 
 
+def test_variants_of_the_walk_are_named_by_what_differs():
+    usual = {"mechanism": {"threshold": 0.9}, "eps_255": 8.0, "step_size": 0.5 / 255, "steps": 50.0, "loss": "taken"}
+    changes = [{}, {"loss": "final"}, {"steps": 10.0}, {"step_size": 1 / 255}, {"eps_255": 2.0}, {"mechanism": {"threshold": 0.5}}]
+    table = pd.DataFrame([usual | change for change in changes], index=[*"abcdef"])
+    named = ["", "", "steps of 0.5/255, at most 10", "steps of 1/255, at most 50", "inside 2/255", "threshold 0.5"]
+    assert list(cost.variants(table).values()) == named
+
+
 def test_trainings_do_not_meet_each_other():
     """A pair is of one training: another seed's static network, here twice as cheap, has no part in it."""
     other, both = DYNN.sibling(seed=1), np.ones(4, dtype=int)

@@ -14,6 +14,7 @@ from dynlib.analysis.measured import Seen, costs
 from dynlib.analysis.robustness import over_threshold
 from dynlib.attacks.losses import EARLY_VARIANTS, early_objective
 from dynlib.mechanisms import Answers, ConfidenceExit
+from dynlib.networks.exits import internal_classifier
 from dynlib.networks.identity import Network
 from workflow.lesson import LESSON, SOLUTIONS, stripped
 
@@ -110,6 +111,12 @@ def cross_entropy(logits, labels):
     return torch.stack([F.cross_entropy(exit, labels, reduction="none") for exit in logits]).mean(dim=0)
 
 
+def slow(logits, labels, scores=None, exits=slice(None, -1)):
+    """The loss of an attack on speed, with one thing or another done wrong."""
+    scores = logits.log_softmax(dim=-1) if scores is None else scores
+    return scores[exits].mean(dim=-1).sum(dim=0)
+
+
 def allowed(table, start, lost=0.02 + 1e-9, cost=True):
     return table[(table.clean >= start.clean - lost) & ((table.macs <= start.macs) | (not cost))]
 
@@ -127,13 +134,14 @@ CHECKS = {
     4: lesson.check_transfer,
     5: lesson.check_early_loss,
     6: lesson.check_choice,
+    7: lesson.check_slow_loss,
 }
 
 RIGHT = {
     "adaptive pooling": (1, pooled),
     "max pooling": (1, lambda c, s, n: pooled(c, s, n, nn.MaxPool2d(s // 4))),
     "global pooling": (1, lambda c, s, n: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, n))),
-    "the library's head": (1, lesson.internal_classifier),
+    "the library's head": (1, internal_classifier),
     "by hand": (2, rule),
     "the library's rule": (2, lambda logits, t: ConfidenceExit(t).decide(Answers.of(logits), torch.arange(len(logits)))[:2]),
     "projected step": (3, step),
@@ -155,6 +163,11 @@ RIGHT = {
         5,
         lambda logits, y: EARLY_VARIANTS["early=log-probability/confidence"](logits, y, ConfidenceExit()),
     ),
+    "towards uniform": (7, slow),
+    "mean over exits": (7, lambda x, y: slow(x, y) / 3),
+    "entropy": (7, lambda x, y: torch.distributions.Categorical(logits=x[:-1]).entropy().sum(dim=0)),
+    "largest probability": (7, lambda x, y: -x[:-1].softmax(dim=-1).amax(dim=-1).sum(dim=0)),
+    "the surest exit": (7, lambda x, y: -x[:-1].softmax(dim=-1).amax(dim=-1).square().sum(dim=0)),
     "most robust allowed": (6, lambda t, start: allowed(t, start).sort_values("robust").iloc[-1]),
 }
 
@@ -229,6 +242,17 @@ WRONG = {
     "final exit sure of anything": (5, sure_of_anything, "back to the label"),
     "final exit detached": (5, lambda x, y: early(torch.cat([x[:-1], x[-1:].detach()]), y), "back to the label"),
     "early exits detached": (5, lambda x, y: early(torch.cat([x[:-1].detach(), x[-1:]]), y), "off the label"),
+    "uniform, downhill": (7, lambda x, y: -slow(x, y), "turn the sign"),
+    "uniform, final exit too": (7, lambda x, y: slow(x, y, exits=slice(None)), "the final exit has a part"),
+    "uniform, only the first exit": (7, lambda x, y: slow(x, y, exits=slice(0, 1)), "exit 2 of 3"),
+    "uniform, first exit forgotten": (7, lambda x, y: slow(x, y, exits=slice(1, -1)), "exit 1 of 3"),
+    "the label unlikely": (7, lambda x, y: early(x, y, final=0), "depends on the labels"),
+    "uniform, raw logits": (7, lambda x, y: slow(x, y, x), "softmax over classes"),
+    "uniform, over exits": (7, lambda x, y: slow(x, y, x.log_softmax(dim=0)), "softmax over classes"),
+    "uniform, over images": (7, lambda x, y: slow(x, y, x.log_softmax(dim=1)), "other images"),
+    "uniform, mean over images": (7, lambda x, y: slow(x, y).mean(), "one number for each image"),
+    "how many are unsure": (7, lambda x, y: (x[:-1].softmax(dim=-1).amax(dim=-1) < 0.9).double().sum(dim=0), "no gradient flows"),
+    "uniform, detached": (7, lambda x, y: slow(x, y).detach() + 0 * x.sum(dim=(0, 2)), "no gradient pulls"),
     "accuracy ignored": (6, lambda t, start: t.loc[allowed(t, start, lost=1).robust.idxmax()], "more than 2 points less accurate"),
     "points for shares": (6, lambda t, start: t.loc[allowed(t, start, lost=2).robust.idxmax()], "more than 2 points less accurate"),
     "no loss allowed": (6, lambda t, start: t.loc[allowed(t, start, lost=0).robust.idxmax()], "0.02 of a share"),
@@ -294,18 +318,18 @@ def test_lesson_is_the_stripped_solutions():
     assert not any("SOLUTION" in cell.source for cell in shipped.cells)
 
 
-def test_six_exercises_each_with_its_check():
+def test_seven_exercises_each_with_its_check():
     """In the solutions each is right, in the lesson none is done, and nbval holds both."""
     for path, line in ((SOLUTIONS, "right"), (LESSON, "not done yet")):
         cells = code(nbformat.read(path, as_version=4))
         checks = [number for number, cell in enumerate(cells) if "lesson.check_" in cell.source]
-        assert len(checks) == 6
+        assert len(checks) == len(CHECKS)
         for number, place in enumerate(checks, start=1):
             assert cells[place].metadata["tags"] == ["nbval-check-output"]
             assert cells[place].outputs[0].text.startswith(f"exercise {number}: {line}")
             assert f"exercise {number}" in cells[place - 1].source
             assert ("BEGIN SOLUTION" in cells[place - 1].source) == (path == SOLUTIONS)
-    assert sum("BEGIN SOLUTION" in cell.source for cell in code(nbformat.read(SOLUTIONS, as_version=4))) == 6
+    assert sum("BEGIN SOLUTION" in cell.source for cell in code(nbformat.read(SOLUTIONS, as_version=4))) == len(CHECKS)
 
 
 def test_minutes_add_up():

@@ -1,5 +1,7 @@
 """RQ1: what it costs to fool a network as deployed, by a walk in small steps, each of them paid for (C2)."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -12,16 +14,41 @@ from dynlib.records import RecordsError
 SPENT = {"macs": "MACs", "steps": "gradient steps"}
 
 
-def walks(cost: Records, clean: Records, split: str = "test") -> pd.DataFrame:
+def variants(attacks: pd.DataFrame) -> dict[str, str]:
+    """In what each walk differs from the first one, for people, ``""`` where only the loss does; by name, of ``Records.attacks``.
+
+    A variant differs in one thing: its steps, the ball that they stay in, or the threshold of the network as deployed.
+    """
+    usual = attacks.iloc[0]
+
+    def differs(walk: Any) -> str:
+        if walk.mechanism != usual.mechanism:
+            return f"threshold {walk.mechanism['threshold']:g}"
+        if walk.eps_255 != usual.eps_255:
+            return f"inside {walk.eps_255:g}/255"
+        same = (walk.step_size, walk.steps) == (usual.step_size, usual.steps)
+        return "" if same else f"steps of {255 * walk.step_size:g}/255, at most {walk.steps:g}"
+
+    return {walk.Index: differs(walk) for walk in attacks.itertuples()}
+
+
+def walks(cost: Records, clean: Records, split: str = "test", variant: str = "") -> pd.DataFrame:
     """A row for each source and loss; per-image columns ``counts``, ``success``, ``steps``, ``macs`` and ``linf``, ``[n]`` each.
 
     ``counts`` marks the images that all attacked networks of one training of a cell classify correctly, so that they are compared
     on the same ones; elsewhere the others are 0. ``steps`` and ``macs`` are everything that was spent on an image, in vain or not.
 
+    Args:
+        cost, clean: records of the walks, and of clean images.
+        split: of the images.
+        variant: one of ``variants``.
     Raises:
         RecordsError: the networks of a training classify no image correctly in common.
     """
-    right, table, found = right_when_clean(clean, split), cost.examples(split).join(cost.attacks[["loss"]], on="attack"), []
+    names = [name for name, differs in variants(cost.attacks).items() if differs == variant]
+    right, found = right_when_clean(clean, split, cost.planned_mechanism(names[0])), list[dict[str, Any]]()
+    table = cost.examples(split).join(cost.attacks[["loss"]], on="attack")
+    table = table[table.attack.isin(names)]
     for source, loss, row in zip(table.source, table.loss, table.itertuples(), strict=True):
         n = len(row.truth)
         counts = np.logical_and.reduce([right[other][:n] for other in set(table.source) if other.static == source.static])

@@ -9,7 +9,10 @@ import torch
 from dynlib.analysis import stats
 from dynlib.analysis.measured import Seen, costs
 from dynlib.behaviour import THRESHOLDS, calibration_error
+from dynlib.files import CHECKPOINTS
 from dynlib.mechanisms import FALL_BACKS, Answers, ConfidenceExit, Mechanism
+from dynlib.networks.checkpoints import read_card
+from dynlib.networks.identity import Network
 
 
 def usual(clean: Iterable[Seen]) -> list[Seen]:
@@ -172,3 +175,15 @@ def leaving_summary(groups: pd.DataFrame) -> pd.DataFrame:
     each = groups.assign(**{name: groups.share * mask for name, mask in masks.items()})
     sums = each.groupby(["network", "images"], sort=False)[[*masks]].sum()
     return sums.groupby(level="images", sort=False).mean()
+
+
+def learning_table(networks: Iterable[Network]) -> pd.DataFrame:
+    """How networks learned, from their cards: a row for each epoch, with the mean training ``loss`` and ``accuracy``.
+
+    That is the final exit's on validation images, a share. Cards of older trainings tell no epochs; such networks have no rows.
+    """
+    found = []
+    for network in networks:
+        curve = read_card(network.path(CHECKPOINTS)).get("curve", [])
+        found += [(network, epoch, loss, accuracy / 100) for epoch, (loss, accuracy) in enumerate(curve, start=1)]
+    return pd.DataFrame(found, columns=["network", "epoch", "loss", "accuracy"])

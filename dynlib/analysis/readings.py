@@ -78,7 +78,7 @@ def transfers(run: str) -> Iterator[Reading]:
 
 
 def walks(run: str) -> Iterator[Reading]:
-    """C2: costs of a success on the DyNN over those on the SDNN, over losses and currencies."""
+    """C2: costs of a success on the DyNN over those on the SDNN, over losses, currencies, steps, balls and thresholds."""
     records, clean = measured(run, "cost"), measured(run, "clean")
     walked, best = cost.walks(records, clean), cost.cheapest_loss(records, clean)
     for spent, currency in cost.SPENT.items():
@@ -90,6 +90,11 @@ def walks(run: str) -> Iterator[Reading]:
                 yield (MAIN, f"{currency}, loss of the {display}", rows) if loss == best else ("loss", display, rows)
             else:
                 yield "currency", f"{currency}, {display}", rows
+    for variant in dict.fromkeys(filter(None, cost.variants(records.attacks).values())):
+        table = cost.ratios(cost.walks(records, clean, variant=variant))
+        for loss in dict.fromkeys(table.loss):
+            name = variant if loss == best else f"{variant}, {get_loss(loss).display}"
+            yield "walk", name, trainings(table[table.loss == loss], "columns")
 
 
 # C3

@@ -6,6 +6,7 @@ from dynlib.plots.designs_attacked import two_attackers
 from dynlib.plots.efficiency import computation_over_radius, success_over_cost, success_panels
 from dynlib.plots.exits import accuracy_cost, calibration_lines, easy_to_hard, leaving_bars, overthinking_bars
 from dynlib.plots.gallery import exit_gallery
+from dynlib.plots.learning import learning_curves
 from dynlib.plots.mechanisms import rule_curves
 from dynlib.plots.pooled import forest, source_look, source_name
 from dynlib.plots.robustness import robustness_panels
@@ -38,6 +39,7 @@ __all__ = [
     "exit_gallery",
     "factor_panels",
     "forest",
+    "learning_curves",
     "leaving_bars",
     "objective_panels",
     "outcome_bars",

@@ -41,7 +41,7 @@ def _answers(axes: Axes, answers: pd.DataFrame, classes: tuple[str, ...], headin
     for row in answers.itertuples():
         x, y = classifiers.index(row.classifier), versions.index(row.version)
         frame = {"ec": "black", "lw": 1.2, "zorder": 2} if row.answers else {"ec": "white", "lw": 0.5}
-        axes.add_patch(plt.Rectangle((x + 0.02, y + 0.03), 0.96, 0.94, fc="#e6f0ff" if row.right else "#f89c20", **frame))
+        axes.add_patch(plt.Rectangle((x + 0.02, y + 0.03), 0.96, 0.94, fc="#e3effa" if row.right else "#f0b8ae", **frame))
         text = f"{classes[row.label]}\n{100 * row.confidence:.0f} %"
         axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=5.5, zorder=3)
     axes.set_yticks([k + 0.5 for k in range(len(versions))], versions, fontsize=6)

@@ -54,7 +54,7 @@ def _strip(axes: Axes, table: pd.DataFrame) -> None:
             named = name
         if row.exit > 0:
             final = row.block == table.block.max()
-            axes.annotate("", (right, 0.85), (right, height / 2), arrowprops={"arrowstyle": "->", "lw": 0.9, "color": "C1"})
+            axes.annotate("", (right, 0.85), (right, height / 2), arrowprops={"arrowstyle": "->", "lw": 0.9, "color": "black"})
             exit = "final" if final else f"exit {row.exit:.0f}"
             axes.text(right, 0.87, f"{exit}\n{row.share:.2f}", ha="center", va="bottom", fontsize=6, linespacing=0.95)
         left = right
