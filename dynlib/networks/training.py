@@ -125,7 +125,7 @@ class Training:
             if self.frozen:
                 self.net.backbone.eval()  # its batch-norm statistics are frozen, too
             if self.adversary:
-                inputs = self._attacked(inputs, labels, generator, **self.adversary)
+                inputs = self._attacked(inputs, labels, **self.adversary)
             total += len(chosen) * self._step(inputs, labels, epoch / recipe.epochs / recipe.ramp)
             if sys.stderr.isatty():
                 print(f"\r{self.network} epoch {epoch + 1}/{recipe.epochs} step {step + 1}/{steps}", end="\r", file=sys.stderr)
@@ -141,10 +141,9 @@ class Training:
             logits: Tensor = self.net(inputs)
         return logits.float()
 
-    def _attacked(self, inputs: Tensor, labels: Tensor, generator: torch.Generator, eps: float, step_size: float) -> Tensor:
+    def _attacked(self, inputs: Tensor, labels: Tensor, eps: float, step_size: float) -> Tensor:
         """Examples against the network as it is now, in training mode."""
-        noise = torch.rand(inputs.shape, generator=generator).to(inputs)
-        start = (inputs + eps * (2 * noise - 1)).clamp(0, 1).requires_grad_()
+        start = (inputs + eps * (2 * torch.rand_like(inputs) - 1)).clamp(0, 1).requires_grad_()
         mean = torch.stack([F.cross_entropy(exit, labels) for exit in self._logits(start)]).mean()
         (gradient,) = torch.autograd.grad(mean, start)
         moved = (start.detach() + step_size * gradient.sign() - inputs).clamp(-eps, eps)
