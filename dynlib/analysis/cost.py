@@ -17,13 +17,13 @@ SPENT = {"macs": "MACs", "steps": "gradient steps"}
 def variants(attacks: pd.DataFrame) -> dict[str, str]:
     """In what each walk differs from the first one, for people, ``""`` where only the loss does; by name, of ``Records.attacks``.
 
-    A variant differs in one thing: its steps, the ball that they stay in, or the threshold of the network as deployed.
+    A variant differs in one thing: its steps, the ball that they stay in, or the mechanism of the network as deployed.
     """
     usual = attacks.iloc[0]
 
     def differs(walk: Any) -> str:
         if walk.mechanism != usual.mechanism:
-            return f"threshold {walk.mechanism['threshold']:g}"
+            return ", ".join(f"{key} {value}" for key, value in walk.mechanism.items() if value != usual.mechanism.get(key))
         if walk.eps_255 != usual.eps_255:
             return f"inside {walk.eps_255:g}/255"
         same = (walk.step_size, walk.steps) == (usual.step_size, usual.steps)
