@@ -53,7 +53,8 @@ def findings(run: str) -> str:
         row, end = rows.loc[claim.id], ends.loc[claim.id]
         said = claim.found.format(value=claim.estimate(row))
         against = sum(text.startswith("contradicted") for text in end.flipped)
-        others = f"Other readings that cover as many cells: {end.others}; same verdict: {end.same}; contradicted: {against}."
+        opposite = f", and the claim contradicted in {against}" if against else ""
+        others = f"Measured in {end.others} other ways on as many cells, the verdict is the same in {end.same}{opposite}."
         lines.append(f"* **{claim.id}, {claim.verdict(row)}.** {said} ({row.by_dataset}). {others}")
     return "\n".join(lines)
 
