@@ -1,6 +1,6 @@
 """A thin library of dynamic networks, their exit mechanisms and attacks on them; companion to arXiv:2308.08709.
 
-net = dynlib.load("resnet56", "cifar10", "dynn")       # a trained network; net(images) is [exits, batch, classes]
+net = dynlib.load("resnet56", "cifar10", "dynn", seed=1)       # a trained network; net(images) is [exits, batch, classes]
 test = dynlib.data.load("cifar10", "test", 100)        # images and labels
 result = dynlib.attacks.PGD(loss="taken")(net, test.inputs, test.labels)
 dynlib.ConfidenceExit(0.9).run(net, result.adversarial).label

@@ -16,7 +16,7 @@ from dynlib.files import PUBLISHED, home
 from dynlib.networks.identity import Network
 from dynlib.report.report import README, figure_names, index, rendered
 
-DYNN = Network("cifar10", "resnet56")
+DYNN = Network("cifar10", "resnet56", seed=1)
 
 
 def test_readings_are_those_of_the_records():
@@ -51,8 +51,9 @@ def plain_pgd(net, images, labels, eps, steps):
     return adversarial.detach()
 
 
-def test_a_transfer_rate_by_another_path(sdnn, dynn):
+def test_a_transfer_rate_by_another_path():
     """From the SDNN to the DyNN, image by image: attack, exit rule and rate written out."""
+    sdnn, dynn = (dynlib.load("resnet56", "cifar10", kind, seed=1) for kind in ("sdnn", "dynn"))
     n, clean, records = 60, measured(PUBLISHED, "clean"), measured(PUBLISHED, "transfer")
     radius = transfer.sensitive_radius(records, clean)["cifar10"]
     test = data.load("cifar10", "test", n)
@@ -79,6 +80,6 @@ def test_a_transfer_rate_by_another_path(sdnn, dynn):
 def test_clean_answers_are_those_of_the_networks():
     (row,) = (r for r in measured(PUBLISHED, "clean").shown().itertuples() if r.target == DYNN)
     test = data.load("cifar10", "test", 200)
-    decision = dynlib.ConfidenceExit(0.9).run(dynlib.load("resnet56", "cifar10", "dynn"), test.inputs)
+    decision = dynlib.ConfidenceExit(0.9).run(dynlib.load("resnet56", "cifar10", "dynn", seed=1), test.inputs)
     assert (row.label[:200] == decision.label.numpy()).mean() > 0.99
     assert (row.cost[:200] == decision.cost.numpy()).mean() > 0.97

@@ -10,7 +10,7 @@ from dynlib.files import CHECKPOINTS
 from dynlib.networks.checkpoints import read_card
 from dynlib.networks.identity import Network
 
-NETWORK = Network("cifar10", "resnet56")
+NETWORK = Network("cifar10", "resnet56", seed=1)
 COSTS = np.array([0.25, 0.25, 0.5, 1.0])
 
 

@@ -10,7 +10,7 @@ from dynlib.attacks import PGD, AutoAttack
 from dynlib.networks.identity import Network
 from dynlib.records import RecordsError
 
-DYNN = Network("cifar10", "resnet56")
+DYNN = Network("cifar10", "resnet56", seed=1)
 SDNN = DYNN.static
 
 

@@ -2,7 +2,7 @@
 
 The rules were committed before the numbers that they judge; the choices in them are made on validation images. How much a design
 or an exit rule costs, and how accurate it is when clean, is counted on all clean validation images of a run, not only on those that
-were attacked. Until the second edition's networks are measured, that counting is younger than the numbers.
+were attacked; that counting is younger than the numbers of VGG-16, whose networks were measured before.
 """
 
 import re
