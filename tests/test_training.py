@@ -19,7 +19,6 @@ from dynlib.networks.queue import lacking, read_queue, train_queue
 from dynlib.networks.recipes import linear, stepwise
 from dynlib.networks.training import Training, TrainingError, augment
 
-
 STATIC = Network("cifar10", "mobilenet", "none")
 
 

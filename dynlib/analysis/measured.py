@@ -117,7 +117,8 @@ def kept_answers(rows: Mapping[str, np.ndarray]) -> Answers:
     told = COST in rows and not np.isnan(rows[COST]).any()  # null becomes NaN
     names, n_exits = ("label", *FIXED_POINT, *([COST] if told else [])), int(rows["exit"].max()) + 1
     stored = {name: torch.from_numpy(rows[name].astype(np.int64)).view(n_exits, -1) for name in names}
-    return Answers(stored["label"], *(shares(stored[name]) for name in FIXED_POINT), cost=stored.get(COST))
+    confidence, margin, entropy = (shares(stored[name]) for name in FIXED_POINT)
+    return Answers(stored["label"], confidence, margin, entropy, stored.get(COST))
 
 
 def decided(seen: Seen, mechanism: Mechanism) -> dict[str, Any]:

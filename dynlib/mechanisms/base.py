@@ -46,7 +46,9 @@ class Answers:
         confidence, label = p.max(dim=-1)
         second = p.topk(2, dim=-1).values[..., 1]
         entropy = -torch.special.xlogy(p, p).sum(dim=-1) / math.log(p.shape[-1])
-        return cls(label, *(shares((x.clamp(0, 1) * STEPS).round()) for x in (confidence, confidence - second, entropy)), cost=cost)
+        measures = confidence, confidence - second, entropy
+        confidence, margin, entropy = (shares((x.clamp(0, 1) * STEPS).round()) for x in measures)
+        return cls(label, confidence, margin, entropy, cost)
 
     def __len__(self) -> int:
         return len(self.label)
