@@ -97,12 +97,13 @@ def test_gates_begin_open():
     assert static.macs.item() < net.macs.item() < 1.001 * static.macs.item()  # gates cost next to nothing
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("training", [False, True])
-def test_a_closed_gate_hands_its_blocks_input_on(net, training):
+def test_a_closed_gate_hands_its_blocks_input_on(net, training, precision):
     for gate in net.gating.values():
         nn.init.constant_(gate[-1].bias, -1e6)
     net.train(training)
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast("cpu", precision, enabled=precision != torch.float32):
         expected = net.backbone.head(net.backbone.blocks[1](net.backbone.stem(net.normalise(IMAGES))))
         torch.testing.assert_close(net(IMAGES)[0], expected)
 
@@ -224,8 +225,8 @@ def test_it_is_fooled(net):
 def test_the_loss_of_gates_slows_it_down(net):
     labels = torch.zeros(24, dtype=torch.int64)
     before = MECHANISM.run(net, IMAGES).cost
-    for stops in (False, True):
-        made = PGD(eps=0.2, steps=10, loss="gates", goal="slow_down", early_stop=stops)(net, IMAGES, labels)
+    for changes in ({}, {"early_stop": True}, {"precision": "bfloat16"}):
+        made = PGD(eps=0.2, steps=10, loss="gates", goal="slow_down", **changes)(net, IMAGES, labels)
         after = MECHANISM.run(net, made.adversarial).cost
         assert after.sum() > 1.05 * before.sum()
         assert made.reached.equal(after == net.macs)

@@ -101,8 +101,8 @@ class GatedNetwork(MultiExitNetwork):
         """
         check_images(self, images)
         features, _, opened = self.walk(images)
-        always, *blocks = super().macs.to(opened.device).split([1, len(opened)])
-        return self.classify(0, features)[None], always + (opened * blocks[0][:, None]).sum(dim=0)
+        macs = super().macs.to(opened.device)
+        return self.classify(0, features)[None], macs[0] + (opened * macs[1:, None]).sum(dim=0)
 
     @property
     def macs(self) -> Tensor:
