@@ -7,6 +7,7 @@ from torch import Tensor
 
 from dynlib import data
 from dynlib.mechanisms import FALL_BACKS, Answers, ConfidenceExit, Mechanism
+from dynlib.mechanisms.base import run_all
 from dynlib.networks.checkpoints import CHEAPEST
 from dynlib.networks.exits import MultiExitNetwork
 from dynlib.networks.guards import check_labels
@@ -63,13 +64,25 @@ def all_answers(net: MultiExitNetwork, images: Tensor, batch: int = 500) -> Answ
     if images.dtype != torch.uint8:
         raise ValueError(f"images are {images.dtype}: need bytes, torch.uint8, from 0 to 255")
     device = next(net.parameters()).device
-    return Answers.of(torch.cat([net(part.to(device, net.dtype) / 255).cpu() for part in images.split(batch)], dim=1))
+    logits, costs = zip(*(run_all(net, part.to(device, net.dtype) / 255) for part in images.split(batch)), strict=True)
+    told = None if costs[0] is None else torch.cat(costs, dim=1).cpu()
+    return Answers.of(torch.cat([part.cpu() for part in logits], dim=1), told)
 
 
 def accuracies(net: MultiExitNetwork, images: Tensor, truth: Tensor) -> list[float]:
     """Accuracy of each exit in percent, on images as for ``all_answers``. Raises ValueError for other images or labels."""
     check_labels(truth, len(images), net.n_classes)
-    return percent((all_answers(net, images).label == truth).double().mean(dim=1))
+    return right(all_answers(net, images), truth)
+
+
+def right(answers: Answers, truth: Tensor) -> list[float]:
+    """Accuracy of each exit in percent, from answers and true labels ``[n]``."""
+    return percent((answers.label == truth).double().mean(dim=1))
+
+
+def run_macs(answers: Answers, macs: Tensor) -> dict[str, float]:
+    """As ``run_macs`` the mean cost in percent of the full one, ``macs[-1]``; nothing where answers do not tell theirs."""
+    return {} if answers.cost is None else {"run_macs": round(100 * (answers.cost[-1].double().mean() / macs[-1]).item(), 2)}
 
 
 def percent(shares: Tensor) -> list[float]:
@@ -87,7 +100,7 @@ def describe(net: MultiExitNetwork, thresholds: dict[str, dict[str, float | None
     """
     (images, truth), macs = data.load(net.dataset, "validation"), net.macs
     answers = all_answers(net, images)
-    validation = percent((answers.label == truth).double().mean(dim=1))
+    validation = right(answers, truth)
     if thresholds is None:
         thresholds = {f: choose_thresholds(answers, truth, macs, f) for f in FALL_BACKS} if net.n_exits > 1 else {}
     images, truth = data.load(net.dataset, "test")
@@ -101,8 +114,9 @@ def describe(net: MultiExitNetwork, thresholds: dict[str, dict[str, float | None
 
     return {
         "validation_accuracy": validation,
-        "test_accuracy": percent((answers.label == truth).double().mean(dim=1)),
+        "test_accuracy": right(answers, truth),
         "calibration_error": percent(calibration_error(answers, truth)),
         "macs": macs.tolist(),
+        **run_macs(answers, macs),
         "operating_points": {f: {goal: operating_point(t, f) for goal, t in chosen.items()} for f, chosen in thresholds.items()},
     }

@@ -20,6 +20,7 @@ from dynlib.datasets import DATASETS
 from dynlib.devices import hardware, is_cpu
 from dynlib.files import CHECKPOINTS, code_version
 from dynlib.mechanisms import Answers
+from dynlib.mechanisms.base import run_all
 from dynlib.networks import checkpoints
 from dynlib.networks.exits import MultiExitNetwork
 from dynlib.networks.folding import folded
@@ -70,7 +71,7 @@ def attacked(net: MultiExitNetwork, network: Network, planned: Planned, images: 
 @torch.no_grad()
 def net_answers(net: MultiExitNetwork, images: Tensor) -> Answers:
     """What every exit answers."""
-    return Answers.of(net(images))
+    return Answers.of(*run_all(net, images))
 
 
 def _spent(made: AttackResult, images: Tensor) -> Block:
@@ -82,7 +83,8 @@ def _spent(made: AttackResult, images: Tensor) -> Block:
 
 def _answered(parts: list[Answers]) -> Block:
     """The answers ``[exits, n]`` as columns, exit by exit."""
-    columns = {name: torch.cat([getattr(part, name) for part in parts], dim=1) for name in vars(parts[0])}
+    known = [name for name, part in vars(parts[0]).items() if part is not None]
+    columns = {name: torch.cat([getattr(part, name) for part in parts], dim=1) for name in known}
     exits, n = columns["label"].shape
     flat = {name: column.flatten().cpu().numpy() for name, column in columns.items()}
     return {"exit": numpy.repeat(numpy.arange(exits), n), "image": numpy.tile(numpy.arange(n), exits), **flat}

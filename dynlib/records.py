@@ -62,6 +62,9 @@ SCHEMAS = {
         ]
     ),
 }
+# What an answer cost, where a target of the file is a network that tells; null for its other targets.
+COST = "cost"
+COSTED = {"answers": SCHEMAS["answers"].append(pa.field(COST, pa.int64()))}
 # What two files of one reading must share, and what has to be that of this checkout.
 SHARED = ("profile", "campaign", "settings", "code", "packages")
 
@@ -84,10 +87,13 @@ def path(folder: Path, kind: str, source: Network) -> Path:
 def write(folder: Path, kind: str, source: Network, blocks: Iterable[Mapping[str, Any]], about: dict[str, Any]) -> Path:
     """Write the records of one source: blocks of rows, each with all columns; a value that is not an array holds for all of them.
 
+    Answers may have one more, ``COST``; without any the file has no such column.
+
     Raises:
         RecordsError: a column too many or too few, a number that is not finite, or a share outside [0, 1].
     """
-    schema, target = SCHEMAS[kind], path(folder, kind, source)
+    blocks, target = list(blocks), path(folder, kind, source)
+    schema = COSTED[kind] if kind in COSTED and any(COST in rows for rows in blocks) else SCHEMAS[kind]
     table = pa.concat_tables([_table(rows, schema, target) for rows in blocks]).unify_dictionaries()
     with atomic(target) as temporary:
         repeated = [name for name in schema.names if name not in ("image", *FIXED_POINT)]
@@ -100,10 +106,14 @@ def write(folder: Path, kind: str, source: Network, blocks: Iterable[Mapping[str
 
 def _table(rows: Mapping[str, Any], schema: pa.Schema, target: Path) -> pa.Table:
     """One block."""
-    if wrong := set(rows) ^ set(schema.names):
+    known = set(schema.names)
+    if wrong := (set(rows) - known) | (known - {*rows, COST}):
         raise RecordsError(f"{target}: column {min(wrong)!r} is {'unknown' if min(wrong) in rows else 'missing'}")
     n, columns = max(np.size(value) for value in rows.values()), []
     for field in schema:
+        if field.name not in rows:
+            columns.append(pa.nulls(n, field.type))
+            continue
         value = np.broadcast_to(np.asarray(rows[field.name]), n)
         if field.type == _NAME:
             names, codes = np.unique(value, return_inverse=True)
@@ -159,7 +169,7 @@ def _read(file: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
     stands_on = about(file)
     with named_if_damaged(file):
         table = pq.read_table(file)
-    if not table.schema.equals(SCHEMAS[kind]):
+    if table.schema not in (SCHEMAS[kind], COSTED.get(kind)):
         raise RecordsError(f"{file} has another schema: it was written by another version, run again")
     with named_if_damaged(file):
         said = table.schema.metadata

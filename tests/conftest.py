@@ -73,6 +73,19 @@ def untrained():
     return dynlib.build("mobilenet", "cifar10").eval()
 
 
+@pytest.fixture
+def workshop(monkeypatch, tmp_path):
+    """A folder for tiny trainings; images of the bundled sample play all splits."""
+    sample = data.load("cifar10", "test", 400)
+    parts = {"train": slice(0, 256), "validation": slice(256, 320), "test": slice(320, 400)}
+
+    def load(dataset, split, n=None):
+        return data.Split(sample.images[parts[split]], sample.labels[parts[split]])
+
+    monkeypatch.setattr(data, "load", load)
+    return tmp_path
+
+
 def needs_full_data(dataset="cifar10"):
     """Skips a test where the complete data set is not there."""
     return pytest.mark.skipif(not (data.folder() / f"{dataset}.npz").exists(), reason=f"needs the complete {dataset}")

@@ -13,24 +13,11 @@ from dynlib.files import ROOT
 from dynlib.networks import checkpoints, recipes, training
 from dynlib.networks.checkpoints import CheckpointError
 from dynlib.networks.identity import Network
+from dynlib.networks.objectives import joint_loss
 from dynlib.networks.optimisers import Muon, optimiser, orthogonal
 from dynlib.networks.queue import lacking, read_queue, train_queue
 from dynlib.networks.recipes import linear, stepwise
-from dynlib.networks.training import Training, TrainingError, augment, joint_loss
-
-
-@pytest.fixture
-def workshop(monkeypatch, tmp_path):
-    """A folder for tiny trainings; images of the bundled sample play all splits."""
-    sample = data.load("cifar10", "test", 400)
-    parts = {"train": slice(0, 256), "validation": slice(256, 320), "test": slice(320, 400)}
-
-    def load(dataset, split, n=None):
-        return data.Split(sample.images[parts[split]], sample.labels[parts[split]])
-
-    monkeypatch.setattr(training.data, "load", load)
-    return tmp_path
-
+from dynlib.networks.training import Training, TrainingError, augment
 
 STATIC = Network("cifar10", "mobilenet", "none")
 

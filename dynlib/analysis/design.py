@@ -6,6 +6,7 @@ Everything is read from stored answers of all exits, so no design needs another 
 from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
+from operator import methodcaller
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,10 +95,10 @@ def evaluate_all(network: Network, answers: Answers, designs: Sequence[Design]) 
         mechanism.check(k)
         exits, macs = torch.tensor([one.exits for one in group]), torch.stack([costs(network, one.exits) for one in group])
         joined = answers.exits(exits.T.flatten())  # exit by exit, of each all designs
-        joined = Answers(*(part.reshape(k, -1) for part in vars(joined).values()))
+        joined = joined.each(methodcaller("reshape", k, -1))
         place, left = (part.view(len(group), -1) for part in mechanism.answering(joined))
-        exit = exits.gather(1, place)
-        cost = macs.gather(1, torch.where(left, place, k - 1))
+        exit, ran = exits.gather(1, place), torch.where(left, place, k - 1)
+        cost = macs.gather(1, ran) if answers.cost is None else answers.cost.gather(0, exits.gather(1, ran))
         found |= zip(group, map(Decision, answers.label.gather(0, exit), exit, cost), strict=True)
     return [found[design] for design in designs]
 

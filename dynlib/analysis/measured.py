@@ -1,6 +1,6 @@
 """What a run has measured, as tables with a row for each source, attack and target; per-image columns hold arrays ``[n]``."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ from dynlib.mechanisms.base import shares
 from dynlib.networks.checkpoints import CHEAPEST, read_card
 from dynlib.networks.identity import Network
 from dynlib.profiles import Profile
-from dynlib.records import FIXED_POINT, RecordsError
+from dynlib.records import COST, FIXED_POINT, RecordsError
 
 Rule = Callable[[Network], Mechanism]
 PARTS = ("dataset", "model", "exits", "trained", "regime", "seed")
@@ -81,10 +81,7 @@ class Records:
                 source, target = (Network(*(key[f"{side}_{part}"] for part in PARTS)) for side in ("source", "target"))
                 if key["split"] != split:
                     continue
-                n_exits = int(rows["exit"].max()) + 1
-                stored = {name: torch.from_numpy(rows[name].astype(np.int64)).view(n_exits, -1) for name in ("label", *FIXED_POINT)}
-                answers = Answers(stored["label"], *(shares(stored[name]) for name in FIXED_POINT))
-                yield Seen(source, target, key["attack"], torch.from_numpy(truths[source, key["attack"]]), answers)
+                yield Seen(source, target, key["attack"], torch.from_numpy(truths[source, key["attack"]]), kept_answers(rows))
 
     @cache  # noqa: B019 (as long-lived as the run that it describes)
     def examples(self, split: str = "test") -> pd.DataFrame:
@@ -113,6 +110,15 @@ class Records:
         rows = pd.DataFrame([decided(seen, one) for seen, one in each])
         settings = self.attacks.rename(columns={"attack": "method", "mechanism": "attackers_mechanism"})
         return rows.join(settings, on="attack")
+
+
+def kept_answers(rows: Mapping[str, np.ndarray]) -> Answers:
+    """What the exits of a target answer, from the columns of its rows for one attack."""
+    told = COST in rows and not np.isnan(rows[COST]).any()  # null becomes NaN
+    names, n_exits = ("label", *FIXED_POINT, *([COST] if told else [])), int(rows["exit"].max()) + 1
+    stored = {name: torch.from_numpy(rows[name].astype(np.int64)).view(n_exits, -1) for name in names}
+    confidence, margin, entropy = (shares(stored[name]) for name in FIXED_POINT)
+    return Answers(stored["label"], confidence, margin, entropy, stored.get(COST))
 
 
 def decided(seen: Seen, mechanism: Mechanism) -> dict[str, Any]:

@@ -208,12 +208,9 @@ class Attack:
         with torch.enable_grad():
             inputs = images.detach().requires_grad_()
             with in_precision(self.precision, images.device):
-                features, each = self.view(inputs, step), []
-                for k in range(depth + 1):
-                    features = net.segment(k, features)
-                    each.append(net.classify(k, features))
-            logits = torch.stack(each).float()
-            value = loss(logits, labels, self.mechanism)
+                ground, logits, features = loss.run(net, self.view(inputs, step), depth)
+            logits = logits.float()
+            value = loss(ground.float(), labels, self.mechanism)
             (gradient,) = torch.autograd.grad(value.sum(), inputs)
         done, asked = self.stops(net, features.detach().float(), logits.detach(), labels)
         return gradient, done, asked, are_finite(logits, value, gradient)

@@ -1,6 +1,6 @@
 """What an attack on a multi-exit network maximises, by name: losses over the whole output.
 
-Beside those of ``placed`` here are those of two goals that only a dynamic network can fall to.
+Beside those of ``placed`` here are those of two goals that only a dynamic network can fall to: an answer or a cost of its own.
 """
 
 from dataclasses import dataclass, replace
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from dynlib.attacks.placed import Answering, AtExit, Average, Loss, MaxAverage, Placed, Taken, everywhere, margin
 from dynlib.mechanisms import Answers, Mechanism
 from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.gated import GatedNetwork
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,30 @@ class Uniform(Loss):
 
     def __call__(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
         return logits.log_softmax(dim=-1).mean(dim=(0, 2))
+
+
+@dataclass(frozen=True)
+class Gates(Loss):
+    """Slows a network with gates down: the mean over its gates of the logarithm of the probability that one is open.
+
+    As ILFO (Haque et al., CVPR 2020) raises what intermediate outputs decide on; the logarithm lets go of gates that are open.
+    """
+
+    display, colour, dash = "gates open", "C9", "--"  # in the hue of attacks on speed
+
+    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
+        if not isinstance(net, GatedNetwork):
+            raise ValueError("the network has no gates, which loss 'gates' needs")
+        return everywhere(0, images), everywhere(0, images)
+
+    def run(self, net: MultiExitNetwork, images: Tensor, depth: int) -> tuple[Tensor, Tensor, Tensor]:
+        assert isinstance(net, GatedNetwork)  # see ``depth``
+        features, gates, _ = net.walk(images)
+        return gates, net.classify(depth, features)[None], features
+
+    def __call__(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
+        """From the gates' logits ``[gates, batch]``."""
+        return F.logsigmoid(logits).mean(dim=0)
 
 
 def check_early_exits(net: MultiExitNetwork) -> None:
@@ -129,18 +154,19 @@ LOSSES = {
     "early": Early(),
     "uniform": Uniform(),
 }
+GATE_LOSSES = {"gates": Gates()}  # of networks with gates alone
 EARLY_VARIANTS = {f"early={e}/{w}": EarlyVariant(e, w) for e, w in product(EVIDENCE, WEIGHTS)}
 
 
 def get_loss(name: str) -> Loss:
-    """A loss by name: one of ``LOSSES``, one of ``EARLY_VARIANTS``, or ``"exit=k"`` for the exit with index k.
+    """A loss by name: of ``LOSSES``, ``GATE_LOSSES`` or ``EARLY_VARIANTS``, or ``"exit=k"`` for the exit with index k.
 
     What has a place may have another criterion: ``"final/margin"``.
 
     Raises:
         ValueError: unknown name.
     """
-    known = LOSSES | EARLY_VARIANTS
+    known = LOSSES | GATE_LOSSES | EARLY_VARIANTS
     place, slash, criterion = name.partition("/")
     start, _, number = place.partition("=")
     placed = AtExit(int(number)) if start == "exit" and number.isdecimal() else LOSSES.get(place)

@@ -29,6 +29,18 @@ class Loss:
         """The deepest exit that the gradient of each clean image needs, and the MACs spent to find out: int64 ``[batch]`` each."""
         raise NotImplementedError
 
+    def run(self, net: MultiExitNetwork, images: Tensor, depth: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The network run for its gradient: what the loss is taken of, logits ``[depth + 1, batch, classes]``, the last features.
+
+        Here the loss is taken of the logits.
+        """
+        features, each = images, []
+        for k in range(depth + 1):
+            features = net.segment(k, features)
+            each.append(net.classify(k, features))
+        logits = torch.stack(each)
+        return logits, logits, features
+
     def __call__(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
         """Losses ``[batch]`` from the logits ``[depth + 1, batch, classes]`` of the exits that were run."""
         raise NotImplementedError

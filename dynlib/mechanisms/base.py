@@ -1,13 +1,15 @@
 """What exits answer, what a mechanism decides from it, and how the network as deployed is run."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from dynlib.networks.exits import MultiExitNetwork
+from dynlib.networks.gated import GatedNetwork
 from dynlib.networks.guards import check_images, check_logits
 from dynlib.settings import settle
 
@@ -21,16 +23,19 @@ class Answers:
     ``label`` int64. In [0, 1], float32: ``confidence``, the largest softmax probability; ``margin``, that less the second largest;
     ``entropy`` of the softmax, as a share of the largest possible one. They are rounded to 65535ths, as records keep them, so that
     a decision from records is the one that the network makes.
+
+    ``cost`` int64: the multiply-accumulates run for each answer, of a network that tells them.
     """
 
     label: Tensor
     confidence: Tensor
     margin: Tensor
     entropy: Tensor
+    cost: Tensor | None = None
 
     @classmethod
-    def of(cls, logits: Tensor) -> Self:
-        """From logits ``[exits, n, classes]``.
+    def of(cls, logits: Tensor, cost: Tensor | None = None) -> Self:
+        """From logits ``[exits, n, classes]``, and what each answer cost, ``[exits, n]``, where the network tells.
 
         Raises:
             ValueError: a logit that is not a number, or infinite.
@@ -41,23 +46,38 @@ class Answers:
         confidence, label = p.max(dim=-1)
         second = p.topk(2, dim=-1).values[..., 1]
         entropy = -torch.special.xlogy(p, p).sum(dim=-1) / math.log(p.shape[-1])
-        return cls(label, *(shares((x.clamp(0, 1) * STEPS).round()) for x in (confidence, confidence - second, entropy)))
+        measures = confidence, confidence - second, entropy
+        confidence, margin, entropy = (shares((x.clamp(0, 1) * STEPS).round()) for x in measures)
+        return cls(label, confidence, margin, entropy, cost)
 
     def __len__(self) -> int:
         return len(self.label)
 
     def exits(self, keep: Any) -> Self:
         """The answers of some exits: a slice, or a list of indices."""
-        return type(self)(self.label[keep], self.confidence[keep], self.margin[keep], self.entropy[keep])
+        return self.each(lambda part: part[keep])
 
     def images(self, keep: Tensor | slice) -> Self:
         """The answers for some images: a mask, indices, or a slice."""
-        return type(self)(self.label[:, keep], self.confidence[:, keep], self.margin[:, keep], self.entropy[:, keep])
+        return self.each(lambda part: part[:, keep])
 
     def joined(self, later: Self) -> Self:
         """These exits, then later ones."""
-        pairs = zip(vars(self).values(), vars(later).values(), strict=True)
-        return type(self)(*(torch.cat(pair) for pair in pairs))
+        parts = {name: (part, getattr(later, name)) for name, part in vars(self).items() if part is not None}
+        return replace(self, **{name: torch.cat(pair) for name, pair in parts.items()})
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The answers with all parts that there are changed alike."""
+        return replace(self, **{name: change(part) for name, part in vars(self).items() if part is not None})
+
+
+@torch.no_grad()
+def run_all(net: MultiExitNetwork, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Logits of all exits, and what the answers cost where the network tells, as ``Answers.of`` takes them."""
+    if not isinstance(net, GatedNetwork):
+        return net(images), None
+    logits, macs = net.run(images)
+    return logits, macs[None]
 
 
 def shares(steps: Tensor) -> Tensor:
@@ -118,8 +138,8 @@ class Mechanism:
 
         Args:
             answers: of ``n`` images.
-            costs: multiply-accumulates up to and including each exit, ``[exits]``. Who answers if no exit let an image go has run
-                the whole network.
+            costs: multiply-accumulates up to and including each exit, ``[exits]``; what answers tell of their own cost goes before.
+                Who answers if no exit let an image go has run the whole network.
         Raises:
             ValueError: another number of costs than of exits, or a mechanism that is not made for so many exits.
         """
@@ -128,13 +148,15 @@ class Mechanism:
             raise ValueError(f"{len(costs)} costs for {len(answers)} exits: need one for each")
         exit, left = self.answering(answers)
         label = answers.label.gather(0, exit[None])[0]
-        return Decision(label, exit, costs.to(exit.device)[torch.where(left, exit, len(answers) - 1)])
+        ran = torch.where(left, exit, len(answers) - 1)
+        cost = costs.to(exit.device)[ran] if answers.cost is None else answers.cost.gather(0, ran[None])[0]
+        return Decision(label, exit, cost)
 
     @torch.no_grad()
     def run(self, net: MultiExitNetwork, images: Tensor) -> Decision:
         """The same decisions, computed as deployed: images that have left are computed no further.
 
-        A mechanism that has no exits (one that skips blocks, say) overrides this.
+        A network with gates has skipped blocks before its one exit answers. A mechanism that skips otherwise overrides this.
 
         Args:
             net: a network in evaluation mode.
@@ -147,6 +169,8 @@ class Mechanism:
         if net.training:
             raise ValueError("a network in training mode depends on its batch, and changes: call eval() first")
         self.check(net.n_exits)
+        if isinstance(net, GatedNetwork):
+            return self.decide(Answers.of(*run_all(net, images)), net.macs)
         return self.resume(net, images, None)
 
     @torch.no_grad()

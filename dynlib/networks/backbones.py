@@ -6,7 +6,7 @@ the registry: another backbone is one more entry. VGG-16 and MobileNet take imag
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,11 @@ class BasicBlock(nn.Module):
         return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
+def skippable(block: nn.Module) -> TypeGuard[BasicBlock]:
+    """Whether the shortcut of a block hands its input on unchanged, so that the block can be left out."""
+    return isinstance(block, BasicBlock) and isinstance(block.shortcut, nn.Identity)
+
+
 def vgg16(classes: int) -> Backbone:
     """VGG-16 with batch normalisation and the three fully connected layers of 512, 512 and ``classes`` units."""
     widths = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
@@ -103,15 +108,19 @@ def mobilenet(classes: int) -> Backbone:
 
 
 class Model(NamedTuple):
-    """A backbone: its name for people, how to build it for so many classes, the blocks (1-based) that the paper's exits follow."""
+    """A backbone: its name for people, how to build it for so many classes, the blocks (1-based) that the paper's exits follow.
+
+    ``shortcuts``: whether some blocks are ``skippable``.
+    """
 
     display: str
     build: Callable[[int], Backbone]
     exit_after: tuple[int, ...]
+    shortcuts: bool = False
 
 
 MODELS = {
     "vgg16": Model("VGG-16", vgg16, (2, 4, 6, 7, 9, 10)),
-    "resnet56": Model("ResNet-56", resnet56, (4, 8, 12, 16, 20, 24)),
+    "resnet56": Model("ResNet-56", resnet56, (4, 8, 12, 16, 20, 24), shortcuts=True),
     "mobilenet": Model("MobileNet", mobilenet, (3, 5, 7, 9, 12)),
 }

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dynlib.files import CHECKPOINTS, CLONE, DENIED, atomic, digest, sha256, unread
 from dynlib.networks.exits import MultiExitNetwork, build
+from dynlib.networks.gated import gated
 from dynlib.networks.identity import Network
 
 LARGE = 800_000  # parameters beyond which weights are stored in 8 bits
@@ -26,7 +27,8 @@ class CheckpointError(RuntimeError):
 
 def new(network: Network) -> MultiExitNetwork:
     """An untrained network."""
-    return build(network.model, network.dataset, network.exit_after)
+    net = build(network.model, network.dataset, network.exit_after)
+    return gated(net) if network.has_gates else net
 
 
 def load(model: str, dataset: str, kind: str, seed: int = 0, folder: Path = CHECKPOINTS) -> MultiExitNetwork:
@@ -144,12 +146,15 @@ def table(folder: Path = CHECKPOINTS) -> str:
     for path in sorted(folder.glob("*.safetensors")):
         card = read_card(path)
         point = card["operating_points"].get("most_confident", {}).get(CHEAPEST)
+        cost = f"{point['threshold']}: {point['accuracy']:.1f}, {point['macs']:.0f} %" if point else ""
+        if "run_macs" in card:
+            cost = f"gates: {card['test_accuracy'][-1]:.1f}, {card['run_macs']:.0f} %"
         cells = (
             f"[{card['network']}]({card['network']}.json)",
             f"{card['recipe']}, {card['settings']['epochs']} epochs",
             " ".join(f"{accuracy:.1f}" for accuracy in card["test_accuracy"]),
             " ".join(f"{error:.1f}" for error in card["calibration_error"]),
-            f"{point['threshold']}: {point['accuracy']:.1f}, {point['macs']:.0f} %" if point else "",
+            cost,
             f"{path.stat().st_size / 1e6:.1f}",
             f"{card['minutes']:.0f}, {card['hardware']}",
         )

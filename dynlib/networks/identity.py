@@ -48,6 +48,8 @@ def early_exits(choice: str, n: int) -> tuple[int, ...]:
     return kept
 
 
+GATES = "gates"  # in the place of early exits: blocks that are skipped
+
 # joint: backbone and exits at once. heads: the exits on the frozen backbone of the static network.
 TRAINED = {"joint": "dynn", "heads": "ic_only"}
 REGIMES = ("standard", "adversarial")
@@ -72,12 +74,12 @@ class Network:
     Args:
         dataset: name in ``DATASETS``.
         model: name of a backbone in ``MODELS``.
-        exits: a choice, see ``early_exits``; ``"none"`` is the static network.
+        exits: a choice, see ``early_exits``; ``"none"`` is the static network, ``"gates"`` has gates in their place.
         trained: ``"joint"``, or ``"heads"`` on the frozen backbone of the static network.
         regime: ``"standard"`` or ``"adversarial"`` training.
         seed: of the training, at least 0.
     Raises:
-        ValueError: an unknown name, a negative seed, or heads without exits.
+        ValueError: an unknown name, a negative seed, heads without exits, or gates where no block can be skipped.
     """
 
     dataset: str
@@ -93,11 +95,14 @@ class Network:
         for name, names in known.items():
             if getattr(self, name) not in names:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(names)}")
-        early_exits(self.exits, len(MODELS[self.model].exit_after))
+        _ = self.exit_indices  # raises where it has no such exits
         if self.seed < 0:
             raise ValueError(f"training seed {self.seed}: need a whole number from 0")
-        if self.is_static and self.trained == "heads":
-            raise ValueError("a static network has no exits whose heads could be trained")
+        if self.has_gates and not MODELS[self.model].shortcuts:
+            raise ValueError(f"{self.model} has no block with an identity shortcut, which a gate could skip")
+        if not self.exit_indices and self.trained == "heads":
+            what = "network with gates" if self.has_gates else "static network"
+            raise ValueError(f"a {what} has no exits whose heads could be trained")
 
     @classmethod
     def of(cls, model: str, dataset: str, kind: str, seed: int = 0) -> Self:
@@ -147,6 +152,15 @@ class Network:
         return self.exits == "none"
 
     @property
+    def has_gates(self) -> bool:
+        return self.exits == GATES
+
+    @property
+    def from_static(self) -> bool:
+        """Whether its training starts from the static network: heads stay on that backbone, gates change it."""
+        return self.trained == "heads" or self.has_gates
+
+    @property
     def cell(self) -> tuple[str, str]:
         """Data set and model."""
         return self.dataset, self.model
@@ -159,7 +173,7 @@ class Network:
     @property
     def exit_indices(self) -> tuple[int, ...]:
         """Which of the model's usual early exits it has, from 0."""
-        return early_exits(self.exits, len(MODELS[self.model].exit_after))
+        return () if self.has_gates else early_exits(self.exits, len(MODELS[self.model].exit_after))
 
     @property
     def exit_after(self) -> tuple[int, ...]:
@@ -179,7 +193,7 @@ class Network:
         """For people, for example ``"ResNet-56, CIFAR-10, DyNN, seed 1"``."""
         look = KINDS["sdnn" if self.is_static else TRAINED[self.trained]]
         parts = [cell_name(*self.cell), look.display]
-        parts += [f"{self.exits} exits"] if self.exits not in ("none", "all") else []
+        parts += [self.exits if self.has_gates else f"{self.exits} exits"] if self.exits not in ("none", "all") else []
         parts += [self.regime] if self.regime != "standard" else []
         return ", ".join(parts + ([f"seed {self.seed}"] if self.seed else []))
 

@@ -32,7 +32,7 @@ def read_queue(path: Path, recipe: str, folder: Path = CHECKPOINTS) -> list[Netw
     """The networks that a file asks for, an id a line, less those that are there; ``#`` starts a comment.
 
     Raises:
-        ValueError: naming the line that is not an id or comes twice, or heads whose backbone is neither there nor above them.
+        ValueError: naming the line that is not an id or comes twice, or one whose static network is neither there nor above it.
     """
     queue: list[Network] = []
     seen: set[Network] = set()
@@ -44,7 +44,7 @@ def read_queue(path: Path, recipe: str, folder: Path = CHECKPOINTS) -> list[Netw
             backbone = network.static
             if network in seen:
                 raise ValueError(f"{network} is there twice")
-            if network.trained == "heads" and backbone not in seen and not backbone.path(folder).exists():
+            if network.from_static and backbone not in seen and not backbone.path(folder).exists():
                 raise ValueError(f"{network} needs {backbone} first")
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from None
@@ -54,7 +54,7 @@ def read_queue(path: Path, recipe: str, folder: Path = CHECKPOINTS) -> list[Netw
 
 
 def train_queue(queue: list[Network], recipe: str, device: str, jobs: int, folder: Path = CHECKPOINTS) -> None:
-    """Train networks in this order, ``jobs`` at a time; heads wait for their backbone."""
+    """Train networks in this order, ``jobs`` at a time; what starts from a static network waits for it."""
     # Each with its share of the processor: two trainings of one thread are faster than one of two, then the other.
     threads = max(1, torch.get_num_threads() // jobs)
     waiting = list(queue)
@@ -62,7 +62,7 @@ def train_queue(queue: list[Network], recipe: str, device: str, jobs: int, folde
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
         while waiting or running:
             unfinished = {*waiting, *running.values()}
-            ready = [n for n in waiting if n.trained != "heads" or n.static not in unfinished]
+            ready = [n for n in waiting if not n.from_static or n.static not in unfinished]
             for network in ready[: jobs - len(running)]:
                 waiting.remove(network)
                 running[pool.submit(train, network, recipe, device, folder)] = network

@@ -1,7 +1,7 @@
-"""Training: static networks, dynamic networks jointly, and exits on a frozen backbone; on clean images or against attacks.
+"""Training: static and dynamic networks, exits on a frozen backbone, gates on a trained one; on clean images or against attacks.
 
 Every epoch ends with a checkpoint; the same training started again resumes from it and ends with the same weights as an
-uninterrupted run. Schedules and joint loss follow Shallow-Deep Networks (Kaya, Hong and Dumitras, ICML 2019).
+uninterrupted run.
 """
 
 import csv
@@ -9,7 +9,6 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,35 +20,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dynlib import data
-from dynlib.behaviour import accuracies, describe
+from dynlib.behaviour import accuracies, all_answers, describe, right, run_macs
 from dynlib.datasets import DATASETS
 from dynlib.devices import check_device, hardware, is_cpu
 from dynlib.files import CHECKPOINTS, DENIED, atomic, code_version, digest
 from dynlib.networks import checkpoints, recipes
 from dynlib.networks.checkpoints import CheckpointError
+from dynlib.networks.gated import GatedNetwork
 from dynlib.networks.identity import Network
+from dynlib.networks.objectives import exits_loss, gates_loss, joint_loss
 from dynlib.networks.optimisers import optimiser
 
 
 class TrainingError(RuntimeError):
     """A training that cannot go on; the message is one line."""
-
-
-def joint_loss(logits: Tensor, labels: Tensor, progress: float, exits: Sequence[int]) -> Tensor:
-    """Cross-entropy of the final exit plus each early exit's, weighted by a coefficient that grows with ``progress``.
-
-    From ``progress`` 1 on, the coefficients of the usual exits are 0.15, 0.30, 0.45 ...; ``exits`` says which of them there are,
-    from 0. Without any this is a static network's plain loss.
-    """
-    final = F.cross_entropy(logits[-1], labels)
-    ends = [0.15 * (k + 1) for k in exits]
-    early = zip(ends, logits[:-1], strict=True)
-    return final + sum(min(end, 0.01 + progress * end) * F.cross_entropy(exit, labels) for end, exit in early)
-
-
-def exits_loss(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
-    """The early exits' cross-entropies, summed."""
-    return sum((F.cross_entropy(exit, labels) for exit in logits[:-1]), logits.new_zeros(()))
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -73,7 +57,7 @@ class Training:
         folder: where checkpoints go; the running state goes into its subfolder ``training``.
     Raises:
         ValueError: unknown recipe, or a device that is not here.
-        DataError, CheckpointError: the data or, for heads, the static network is missing; or a state is damaged.
+        DataError, CheckpointError: the data or, for heads and gates, the static network is missing; or a state is damaged.
     """
 
     def __init__(self, network: Network, recipe: str, device: str = "cpu", folder: Path = CHECKPOINTS):
@@ -84,15 +68,16 @@ class Training:
         self.recipe = recipes.find(recipe, network)
         self.adversary = recipes.ADVERSARY if network.regime == "adversarial" else None
         self.settings = self.recipe.describe() | ({"adversary": self.adversary} if self.adversary else {})
+        self.settings |= {"gates": recipes.GATES} if network.has_gates else {}
         self.loss = exits_loss if self.frozen else partial(joint_loss, exits=network.exit_indices)
         self.images, self.labels = (t.to(device) for t in data.load(network.dataset, "train", self.recipe.images))
         torch.manual_seed(network.seed)
         net = checkpoints.new(network)
-        if self.frozen:
+        if network.from_static:
             static = checkpoints.load_network(network.static, folder)
             self.backbone_sha256 = static.card["weights_sha256"]
             net.backbone.load_state_dict(static.backbone.state_dict())
-            net.backbone.requires_grad_(False)
+            net.backbone.requires_grad_(not self.frozen)
         self.net = net.to(device).to(memory_format=torch.channels_last)
         self.optimiser = optimiser(self.recipe.optimiser, self.net, self.recipe.learning_rate, self.recipe.weight_decay)
         self.history: list[dict[str, Any]] = []
@@ -113,7 +98,9 @@ class Training:
         torch.manual_seed(10_000 * self.network.seed + epoch)
         generator = torch.Generator().manual_seed(10_000 * self.network.seed + epoch)
         order = torch.randperm(len(self.labels), generator=generator)
-        total = torch.zeros((), device=self.device)
+        total, progress = torch.zeros((), device=self.device), epoch / recipe.epochs / recipe.ramp
+        if isinstance(self.net, GatedNetwork):
+            self.net.noise = max(0.0, 1 - progress)  # in the end, gates decide as in evaluation mode
         self.net.train()
         for step, chosen in enumerate(order.split(recipe.batch)):
             rate = recipe.learning_rate * recipe.schedule((epoch + step / steps) / recipe.epochs)
@@ -126,20 +113,31 @@ class Training:
                 self.net.backbone.eval()  # its batch-norm statistics are frozen, too
             if self.adversary:
                 inputs = self._attacked(inputs, labels, **self.adversary)
-            total += len(chosen) * self._step(inputs, labels, epoch / recipe.epochs / recipe.ramp)
+            total += len(chosen) * self._step(inputs, labels, progress)
             if sys.stderr.isatty():
                 print(f"\r{self.network} epoch {epoch + 1}/{recipe.epochs} step {step + 1}/{steps}", end="\r", file=sys.stderr)
         if not torch.isfinite(total):
             raise TrainingError(f"{self.network}: the loss diverged in epoch {epoch + 1}, at learning rate {rate:.3g}")
-        accuracy = self._accuracies("validation")
+        images, truth = data.load(self.network.dataset, "validation")
+        answers = all_answers(self.net.eval(), images)
+        measured = {"validation_accuracy": right(answers, truth), **run_macs(answers, self.net.macs)}
         seconds = time.perf_counter() - start
-        loss = total.item() / len(self.labels)
-        return {"epoch": epoch + 1, "loss": round(loss, 4), "validation_accuracy": accuracy, "seconds": round(seconds, 1)}
+        return {"epoch": epoch + 1, "loss": round(total.item() / len(self.labels), 4), **measured, "seconds": round(seconds, 1)}
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
 
     def _logits(self, inputs: Tensor) -> Tensor:
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+        with self._precision():
             logits: Tensor = self.net(inputs)
         return logits.float()
+
+    def _loss(self, inputs: Tensor, labels: Tensor, progress: float) -> Tensor:
+        if not isinstance(self.net, GatedNetwork):
+            return self.loss(self._logits(inputs), labels, progress)
+        with self._precision():
+            logits, macs = self.net.run(inputs)
+        return gates_loss(logits.float(), labels, macs / self.net.macs.to(macs.device), **recipes.GATES)
 
     def _attacked(self, inputs: Tensor, labels: Tensor, eps: float, step_size: float) -> Tensor:
         """Examples against the network as it is now, in training mode."""
@@ -150,15 +148,12 @@ class Training:
         return (inputs + moved).clamp(0, 1)
 
     def _step(self, inputs: Tensor, labels: Tensor, progress: float) -> Tensor:
-        loss = self.loss(self._logits(inputs), labels, progress)
+        loss = self._loss(inputs, labels, progress)
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
         self.optimiser.step()
         return loss.detach()
-
-    def _accuracies(self, split: str) -> list[float]:
-        return accuracies(self.net.eval(), *data.load(self.network.dataset, split))
 
     def _save_state(self) -> None:
         state = {f"net.{name}": tensor for name, tensor in self.net.state_dict().items()}
@@ -201,8 +196,8 @@ class Training:
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": buffers})
 
     def _ship(self) -> Path:
-        path, trained = self.network.path(self.folder), self._accuracies("test")
-        state = self.net.state_dict()
+        trained = accuracies(self.net.eval(), *data.load(self.network.dataset, "test"))
+        path, state = self.network.path(self.folder), self.net.state_dict()
         # The heads on a frozen backbone are shipped without it.
         checkpoints.write_weights({n: t for n, t in state.items() if n.startswith("exits." if self.frozen else "")}, path)
         self.net.load_state_dict(state | checkpoints.read_weights(path))  # what is measured is what is shipped: rounded weights
@@ -216,7 +211,7 @@ class Training:
             "seed": self.network.seed,
             "curve": [[row["loss"], row["validation_accuracy"][-1]] for row in self.history],
             "data_digests": DATASETS[self.network.dataset].digests,
-            **({"backbone_sha256": self.backbone_sha256} if self.frozen else {}),
+            **({"backbone_sha256": self.backbone_sha256} if self.network.from_static else {}),
             "test_accuracy_before_rounding": trained,
             **describe(self.net),
             "hardware": cpu if is_cpu(self.device) else hardware(self.device),

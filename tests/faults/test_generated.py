@@ -14,6 +14,7 @@ from dynlib.attacks.losses import EARLY_VARIANTS, get_loss
 from dynlib.mechanisms import Answers, Decision, PatienceExit
 from dynlib.mechanisms.base import STEPS, shares
 from dynlib.networks.identity import Network
+from dynlib.records import FIXED_POINT
 from tests.conftest import small_network
 from tests.faults import fault
 from tests.faults.cases import attacks, block, by_hand, designed, far_from_the_border, generated, mechanisms, success, tensors
@@ -35,7 +36,7 @@ def test_decisions(times):
         assume(far_from_the_border(answers, mechanism) or isinstance(mechanism, PatienceExit))
         expected = mechanism.decide(answers, net.macs)
         order = torch.tensor(order)
-        stored = Answers(answers.label, *(shares((part * STEPS).round()) for part in list(vars(answers).values())[1:]))
+        stored = Answers(answers.label, *(shares((getattr(answers, name) * STEPS).round()) for name in FIXED_POINT))
         layout = torch.channels_last if last else torch.contiguous_format
         parts = [mechanism.run(net, IMAGES[chosen].contiguous(memory_format=layout)) for chosen in order.split(batch)]
         for name in Decision._fields:
