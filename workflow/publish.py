@@ -45,6 +45,8 @@ def main() -> None:
     if given.records:
         shutil.rmtree(results, ignore_errors=True)
         shutil.copytree(given.records, results, ignore=shutil.ignore_patterns("claims.csv"))
+    for figure in (home(PUBLISHED) / "figures").glob("fig*"):
+        figure.unlink()  # a notebook leaves out a figure whose networks are not there
     step("dynlib", "claims")
     cores = (os.cpu_count() or 1) if given.cores == "all" else int(given.cores)
     with ProcessPoolExecutor(min(cores, 4), get_context("spawn")) as pool:  # each has a kernel of up to 2 GB
