@@ -16,7 +16,6 @@ from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 from dynlib.files import ROOT, atomic, home
 from workflow.environment import clean
 
-
 CELL_SECONDS = 1800  # far more than any cell takes: a kernel that never answers stops the run
 
 
