@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 from collections import Counter
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import dynlib
 from dynlib import MultiExitNetwork, data
 from dynlib.files import ROOT
 from dynlib.networks.backbones import Backbone
+from dynlib.networks.training import Training
 
 
 def pytest_addoption(parser):
@@ -134,3 +136,19 @@ def checkout(tmp_path):
 
     start.folder = folder
     return start
+
+
+@contextmanager
+def killed_in_epoch(monkeypatch, number):
+    """A training inside dies in this epoch, from 1; that none dies is an error."""
+    epoch = Training._epoch
+
+    def dies(self, k):
+        if k == number - 1:
+            raise KeyboardInterrupt
+        return epoch(self, k)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_epoch", dies)
+        with pytest.raises(KeyboardInterrupt):
+            yield

@@ -23,7 +23,7 @@ from dynlib.networks.identity import Network
 from dynlib.networks.objectives import gates_loss
 from dynlib.networks.queue import read_queue
 from dynlib.networks.training import Training
-from tests.conftest import small_network
+from tests.conftest import killed_in_epoch, small_network
 
 GATED = Network("cifar10", "resnet56", "gates")
 MECHANISM = ConfidenceExit(0.9)
@@ -293,17 +293,8 @@ def test_resumed_training_ends_with_the_same_weights(workshop, monkeypatch, regi
     for folder in (whole, broken):
         train(folder, network.static)
     expected = load_file(train(whole, network))
-    epoch = Training._epoch
-
-    def dies_in_the_third(self, number):
-        if number == 2:
-            raise KeyboardInterrupt
-        return epoch(self, number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "_epoch", dies_in_the_third)
-        with pytest.raises(KeyboardInterrupt):
-            train(broken, network)
+    with killed_in_epoch(monkeypatch, 3):
+        train(broken, network)
     resumed = load_file(train(broken, network))
     assert expected.keys() == resumed.keys()
     assert all(tensor.equal(resumed[name]) for name, tensor in expected.items())

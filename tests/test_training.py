@@ -18,6 +18,7 @@ from dynlib.networks.optimisers import Muon, optimiser, orthogonal
 from dynlib.networks.queue import lacking, read_queue, train_queue
 from dynlib.networks.recipes import linear, stepwise
 from dynlib.networks.training import Training, TrainingError, augment
+from tests.conftest import killed_in_epoch
 
 STATIC = Network("cifar10", "mobilenet", "none")
 
@@ -57,18 +58,8 @@ def test_resumed_training_ends_with_the_same_weights(workshop, monkeypatch, kind
         for folder in (whole, broken):
             train(folder, "sdnn")
     expected = load_file(train(whole, kind, regime=regime))
-
-    epoch = Training._epoch
-
-    def dies_in_the_second(self, number):
-        if number == 1:
-            raise KeyboardInterrupt
-        return epoch(self, number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "_epoch", dies_in_the_second)
-        with pytest.raises(KeyboardInterrupt):
-            train(broken, kind, regime=regime)
+    with killed_in_epoch(monkeypatch, 2):
+        train(broken, kind, regime=regime)
     resumed = load_file(train(broken, kind, regime=regime))
     assert expected.keys() == resumed.keys()
     assert all(tensor.equal(resumed[name]) for name, tensor in expected.items())

@@ -16,10 +16,8 @@ from dynlib.records import RecordsError
 def attacked_by_static(run: str, split: str) -> dict[tuple[Network, Network, str], Seen]:
     """What dynamic networks answer to static ones' examples: of one training, by source, target and attack; only with all exits."""
     records = measured(run, "transfer")
-    found, fits = (
-        (s for s in records.seen(split) if s.source.is_static and s.target.exits == "all"),
-        beside(records.profile.networks),
-    )
+    fits = beside(records.profile.networks)
+    found = (s for s in records.seen(split) if s.source.is_static and s.target.exits == "all")
     return {(s.source, s.target, s.attack): s for s in found if fits(s.source, s.target)}
 
 

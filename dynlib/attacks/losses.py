@@ -38,7 +38,7 @@ class Uniform(Loss):
 class Gates(Loss):
     """Slows a network with gates down: the mean over its gates of the logarithm of the probability that one is open.
 
-    As ILFO (Haque et al., CVPR 2020) raises what intermediate outputs decide on; the logarithm lets go of gates that are open.
+    As ILFO (Haque et al., CVPR 2020) raises what intermediate outputs decide on; in the logarithm, open gates weigh little.
     """
 
     display, colour, dash = "gates open", "C9", "--"  # in the hue of attacks on speed

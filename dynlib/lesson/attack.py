@@ -46,7 +46,7 @@ def check_attack_step(answer: Callable[..., Tensor]) -> str | None:
     if not (isinstance(found, Tensor) and found.shape == images.shape):
         return "return the images after the step, as many as before"
     if found.requires_grad:
-        return "the result drags the graph of its gradient along: detach() it"
+        return "the result still has the graph of its gradient: detach() it"
     if not (adversarial.equal(given[0]) and images.equal(given[1])):
         return "the step writes into the images that it was given: work on a copy"
     if found.min() < 0 or found.max() > 1:

@@ -24,7 +24,7 @@ class Answers:
     ``entropy`` of the softmax, as a share of the largest possible one. They are rounded to 65535ths, as records keep them, so that
     a decision from records is the one that the network makes.
 
-    ``cost`` int64: the multiply-accumulates run for each answer, of a network that tells them.
+    ``cost`` int64: the multiply-accumulates run for each answer, of a network that counts them for each image.
     """
 
     label: Tensor
@@ -138,8 +138,8 @@ class Mechanism:
 
         Args:
             answers: of ``n`` images.
-            costs: multiply-accumulates up to and including each exit, ``[exits]``; what answers tell of their own cost goes before.
-                Who answers if no exit let an image go has run the whole network.
+            costs: multiply-accumulates up to and including each exit, ``[exits]``. Where the answers say
+                what they cost, that counts instead. Who answers if no exit let an image go has run the whole network.
         Raises:
             ValueError: another number of costs than of exits, or a mechanism that is not made for so many exits.
         """

@@ -63,7 +63,7 @@ class BasicBlock(nn.Module):
 
 
 def skippable(block: nn.Module) -> TypeGuard[BasicBlock]:
-    """Whether the shortcut of a block hands its input on unchanged, so that the block can be left out."""
+    """Whether the shortcut of a block passes its input through unchanged, so that the block can be left out."""
     return isinstance(block, BasicBlock) and isinstance(block.shortcut, nn.Identity)
 
 

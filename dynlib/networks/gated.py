@@ -26,7 +26,7 @@ class Gate(nn.Sequential):
 
 
 class GatedNetwork(MultiExitNetwork):
-    """A network of one exit with a gate at each block that has an identity shortcut: a closed gate hands the block's input on.
+    """A network of one exit, with a gate at each block that has an identity shortcut: a closed one passes the input through.
 
     In evaluation mode a gate is open where its logit is at least 0, for each image on its own, and a block is computed only for
     images whose gate is open. Gradients are those of the blocks that were run. In training all blocks are computed, decisions

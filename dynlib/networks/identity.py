@@ -220,7 +220,7 @@ class Network:
 
 
 def beside(networks: Iterable[Network]) -> Callable[[Network, Network], bool]:
-    """Tells of two of these networks whether tables set them beside each other: one regime, and trainings of one place.
+    """Whether tables set two of these networks beside each other: one regime, and trainings of one place.
 
     The place of a training is that of its seed among the cell's: the only training of one model goes with that of another.
     """

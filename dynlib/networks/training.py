@@ -102,6 +102,8 @@ class Training:
         if isinstance(self.net, GatedNetwork):
             self.net.noise = max(0.0, 1 - progress)  # in the end, gates decide as in evaluation mode
         self.net.train()
+        if self.frozen:
+            self.net.backbone.eval()  # its batch-norm statistics are frozen, too
         for step, chosen in enumerate(order.split(recipe.batch)):
             rate = recipe.learning_rate * recipe.schedule((epoch + step / steps) / recipe.epochs)
             for group in self.optimiser.param_groups:
@@ -109,8 +111,6 @@ class Training:
             chosen = chosen.to(self.device)
             images, labels = augment(self.images[chosen], generator), self.labels[chosen]
             inputs = (images.float() / 255).contiguous(memory_format=torch.channels_last)
-            if self.frozen:
-                self.net.backbone.eval()  # its batch-norm statistics are frozen, too
             if self.adversary:
                 inputs = self._attacked(inputs, labels, **self.adversary)
             total += len(chosen) * self._step(inputs, labels, progress)

@@ -89,7 +89,7 @@ def story(main: pd.DataFrame, trainings: pd.DataFrame) -> Figure:
 
 
 def _apart(values: np.ndarray, others: list[float], ratio: bool) -> np.ndarray:
-    """Ascending values as they are drawn, in two rows by turns: in a row each is a letter's width from the one before.
+    """Ascending values as they are drawn, in two rows, alternately: in a row each is a letter's width from the one before.
 
     Args:
         values: ``[n]``.
