@@ -105,7 +105,7 @@ def _apart(values: np.ndarray, others: list[float], ratio: bool) -> np.ndarray:
 
 def _ratios(panel: Axes) -> None:
     panel.set_xscale("log", base=2)
-    panel.xaxis.set_major_locator(LogLocator(base=2, subs=(1, 1.25, 1.5)))
+    panel.xaxis.set_major_locator(LogLocator(base=2, subs=(1, 1.5)))
     panel.xaxis.set_minor_locator(NullLocator())
     panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
