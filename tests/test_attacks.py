@@ -289,6 +289,8 @@ def test_losses_by_hand(sample):
     each = torch.stack([F.cross_entropy(exit, labels, reduction="none") for exit in logits])
     mechanism = ConfidenceExit(0.12)
     torch.testing.assert_close(LOSSES["average"](logits, labels, mechanism), each.mean(dim=0))
+    mean = F.cross_entropy(sum(logits) / len(logits), labels, reduction="none")
+    torch.testing.assert_close(LOSSES["ensemble"](logits, labels, mechanism), mean)
     torch.testing.assert_close(LOSSES["final"](logits, labels, mechanism), each[-1])
     depth, macs = LOSSES["taken"].depth(net, mechanism, images)
     decision = mechanism.decide(Answers.of(logits), net.macs)

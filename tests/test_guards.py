@@ -15,7 +15,16 @@ from dynlib.attacks import ATTACKS, FGSM, MIFGSM, PGD, CarliniWagner, EarlyAttac
 from dynlib.attacks.goals import GOALS
 from dynlib.attacks.losses import EARLY_VARIANTS, LOSSES, get_loss
 from dynlib.behaviour import accuracies
-from dynlib.mechanisms import Answers, ConfidenceExit, Deployed, EntropyExit, Mechanism, PatienceExit, ThresholdPerExit
+from dynlib.mechanisms import (
+    AgreementExit,
+    Answers,
+    ConfidenceExit,
+    Deployed,
+    EntropyExit,
+    Mechanism,
+    PatienceExit,
+    ThresholdPerExit,
+)
 from dynlib.networks.backbones import Backbone
 from dynlib.networks.folding import folded
 
@@ -302,7 +311,7 @@ class MadeElsewhere(Mechanism):
         return answers.label[-1]
 
 
-MECHANISMS = [EXIT, EntropyExit(0.5), PatienceExit(1), ThresholdPerExit((0.5, 0.5))]
+MECHANISMS = [EXIT, EntropyExit(0.5), PatienceExit(1), AgreementExit(0.5), ThresholdPerExit((0.5, 0.5))]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -8,6 +8,7 @@ from torch import nn
 
 from dynlib.mechanisms import (
     FALL_BACKS,
+    AgreementExit,
     Answers,
     ConfidenceExit,
     Decision,
@@ -41,7 +42,9 @@ with torch.no_grad():
     LOGITS = {n: net(IMAGES) for n, net in NETS.items()}
 
 
-@pytest.mark.parametrize("mechanism", [ConfidenceExit(0.3), EntropyExit(0.8), PatienceExit(1), ThresholdPerExit((0.3,) * 6)])
+@pytest.mark.parametrize(
+    "mechanism", [ConfidenceExit(0.3), EntropyExit(0.8), PatienceExit(1), AgreementExit(0.2), ThresholdPerExit((0.3,) * 6)]
+)
 def test_mechanisms_do_different_things_with_different_images(mechanism):
     """Or tests of them would see nothing."""
     exits = mechanism.decide(Answers.of(LOGITS[7]), NETS[7].macs).exit
@@ -98,6 +101,8 @@ def test_certain_answers_have_no_entropy():
         (EntropyExit(0.5, "most_confident"), [0, 1, 0, 1], [10, 20, 40, 40], [0, 1, 0, 1]),
         (PatienceExit(1), [1, 2, 2, 2], [20, 40, 40, 40], [0, 1, 0, 0]),
         (PatienceExit(2), [2, 2, 2, 2], [40, 40, 40, 40], [1, 1, 0, 0]),
+        (AgreementExit(0.9), [2, 2, 2, 2], [40, 40, 40, 40], [1, 1, 0, 0]),
+        (AgreementExit(0.6), [1, 2, 2, 2], [20, 40, 40, 40], [0, 1, 0, 0]),
         (ThresholdPerExit((0.75, 0.9)), [0, 1, 0, 2], [10, 20, 10, 40], [0, 1, 0, 0]),
     ],
 )
@@ -169,7 +174,7 @@ def test_damaged_weights_are_refused(value, ask):
 
 
 @pytest.mark.parametrize("threshold", [0, 1, -0.1, 1.5, float("nan")])
-@pytest.mark.parametrize("mechanism", [ConfidenceExit, EntropyExit])
+@pytest.mark.parametrize("mechanism", [ConfidenceExit, EntropyExit, AgreementExit])
 def test_threshold_out_of_range(mechanism, threshold):
     with pytest.raises(ValueError, match=r"outside|finite"):
         mechanism(threshold)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlib.analysis import choices, cost, matched, slowdown, surface, transfer
+from dynlib.analysis import choices, cost, lotteries, matched, slowdown, surface, transfer
 from dynlib.analysis.measured import Rule, measured, own_threshold
 from dynlib.analysis.stats import Training, of, trainings
 from dynlib.attacks import ATTACKS
@@ -202,3 +202,13 @@ def speeds(run: str) -> Iterator[Reading]:
     yield "threshold", "each network's own", slowdown.beyond_half(run, radius, mechanism=own_threshold)
     yield "attacked", slowdown.ACROSS, slowdown.beyond_half(run, radius, slowdown.ACROSS)
     yield "training", "exits only", slowdown.beyond_half(run, radius, trained="heads")
+
+
+def protections(run: str) -> Iterator[Reading]:
+    """B3: what the chosen cheap defence keeps beyond the checks that its cost pays for, over defences, outcomes and attackers."""
+    records, clean = measured(run, "transfer"), measured(run, "clean")
+    yield MAIN, f"the network itself, {radii(transfer.sensitive_radius(records, clean))}", lotteries.gains(run)
+    for defence in lotteries.DEFENCES:
+        yield "defence", f"always: {defence}", lotteries.gains(run, defence=defence)
+    yield "outcome", "surface closed", lotteries.gains(run, "shut")
+    yield "attacker", "who knows no defence", lotteries.gains(run, knowing=False)

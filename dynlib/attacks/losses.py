@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dynlib.attacks.placed import Answering, AtExit, Average, Loss, MaxAverage, Placed, Taken, everywhere, margin
+from dynlib.attacks.placed import Answering, AtExit, Average, Ensemble, Loss, MaxAverage, Placed, Taken, everywhere, margin
 from dynlib.mechanisms import Answers, Mechanism
 from dynlib.networks.exits import MultiExitNetwork
 from dynlib.networks.gated import GatedNetwork
@@ -150,6 +150,7 @@ LOSSES = {
     "taken": Taken(),
     "answering": Answering(),
     "average": Average(),
+    "ensemble": Ensemble(),
     "max_average": MaxAverage(),
     "early": Early(),
     "uniform": Uniform(),

@@ -148,6 +148,22 @@ class Average(OfExits):
 
 
 @dataclass(frozen=True)
+class Ensemble(Placed):
+    """All exits as one: the criterion of the mean of their logits, so that they are pushed to one wrong class together.
+
+    The ensemble in logits of Dong et al. (CVPR 2018); ``Average`` is theirs in loss.
+    """
+
+    place, colour, dash = "mean of the logits", "C0", "--"  # in the hue of the average
+
+    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
+        return everywhere(net.n_exits - 1, images), everywhere(0, images)
+
+    def __call__(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
+        return self.of_each(logits.mean(dim=0, keepdim=True), labels)[0]
+
+
+@dataclass(frozen=True)
 class Answering(Placed):
     """The exit that answers for the adversarial image as it is now: what differentiating the network as deployed climbs."""
 

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from dynlib import records
 from dynlib.attacks import ATTACKS, GOALS, LOSSES, Attack, EarlyAttack, EarlyPGD
 from dynlib.attacks.losses import EARLY_VARIANTS
-from dynlib.mechanisms import FALL_BACKS, Answers, ConfidenceExit, EntropyExit, Mechanism, PatienceExit, ThresholdPerExit
+from dynlib.mechanisms import (
+    FALL_BACKS,
+    AgreementExit,
+    Answers,
+    ConfidenceExit,
+    EntropyExit,
+    Mechanism,
+    PatienceExit,
+    ThresholdPerExit,
+)
 from dynlib.mechanisms.base import STEPS
 
 
@@ -41,6 +50,7 @@ def mechanisms(n_exits: int) -> st.SearchStrategy[Mechanism]:
         st.builds(ConfidenceExit, thresholds, st.sampled_from(FALL_BACKS)),
         st.builds(EntropyExit, thresholds, st.sampled_from(FALL_BACKS)),
         st.builds(PatienceExit, st.integers(1, 4)),
+        st.builds(AgreementExit, thresholds),
         st.builds(ThresholdPerExit, st.tuples(*[st.floats(0.1, 1)] * (n_exits - 1))),
     )
 
@@ -70,6 +80,9 @@ def by_hand(answers: Answers, mechanism: Mechanism) -> list[tuple[int, int]]:
                 leaves, surest = [e <= np.float32(mechanism.threshold) for e in entropy], entropy.index(min(entropy))
             case PatienceExit():
                 leaves = [k >= mechanism.patience and len({*label[k - mechanism.patience : k + 1]}) == 1 for k in range(last + 1)]
+            case AgreementExit():
+                sure = [c >= np.float32(mechanism.threshold) for c in confidence]
+                leaves = [k > 0 and sure[k] and label[k] == label[k - 1] for k in range(last + 1)]
             case ThresholdPerExit():
                 leaves = [c >= np.float32(t) for c, t in zip(confidence, mechanism.thresholds, strict=False)] + [False]
         taken = leaves.index(True) if any(leaves) else None
