@@ -7,10 +7,12 @@ from dynlib.plots.efficiency import computation_over_radius, success_over_cost, 
 from dynlib.plots.exits import accuracy_cost, calibration_lines, easy_to_hard, leaving_bars, overthinking_bars
 from dynlib.plots.gallery import exit_gallery
 from dynlib.plots.learning import learning_curves
+from dynlib.plots.lotteries import price_of_robustness
 from dynlib.plots.mechanisms import rule_curves
 from dynlib.plots.pooled import forest, source_look, source_name
 from dynlib.plots.robustness import robustness_panels
 from dynlib.plots.schematic import architecture, schematic
+from dynlib.plots.skipping import saving_lines, skipping_panels
 from dynlib.plots.slowdown import accuracy_efficacy, answered_curves
 from dynlib.plots.surface import (
     attack_name,
@@ -44,6 +46,7 @@ __all__ = [
     "objective_panels",
     "outcome_bars",
     "overthinking_bars",
+    "price_of_robustness",
     "published_panels",
     "rate_matrices",
     "rate_panels",
@@ -51,8 +54,10 @@ __all__ = [
     "retrained_panels",
     "robustness_panels",
     "rule_curves",
+    "saving_lines",
     "schematic",
     "sensitivity_strips",
+    "skipping_panels",
     "source_look",
     "source_name",
     "story",
