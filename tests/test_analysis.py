@@ -161,6 +161,9 @@ def test_the_space_holds_every_design_once_and_the_default():
     labels, confidence = torch.randint(0, 2, (7, n), generator=rng).tolist(), torch.rand(7, n, generator=rng).tolist()
     table = design.space(seen(labels, confidence), seen(labels, confidence), ConfidenceExit(0.85))
     assert len(table) == 64 * len(design.THRESHOLDS) * 2 + 1  # 0.85 is no threshold of the space
+    wide = design.wide_space(7)
+    assert len(set(wide)) == len(wide) == 64 * (14 + 14 + 6 + 7)
+    assert set(wide) > set(design.usual_space(7))
     assert table.default.sum() == 1
     assert table.design.nunique() == len(table)
     mechanism = ConfidenceExit(0.85)

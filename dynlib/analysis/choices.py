@@ -73,10 +73,14 @@ def static_space(
 
 
 def chosen_design(
-    run: str, source: Network, target: Network, attack: str, cost_limit: bool = True, vary: str = ""
+    run: str, source: Network, target: Network, attack: str, cost_limit: bool = True, vary: str = "", wide: bool = False
 ) -> dict[str, Any]:
-    """The design that is chosen on validation images, and what it gains on test images, see ``design.gain``."""
-    validation = static_space(run, source, target, attack, "validation")
+    """The design that is chosen on validation images, and what it gains on test images, see ``design.gain``.
+
+    ``vary`` names the only choice that may differ from the default's, see ``VARY``; ``wide`` adds other mechanisms to the space.
+    """
+    designs = tuple(design.wide_space(len(target.exit_indices) + 1)) if wide else ()
+    validation = static_space(run, source, target, attack, "validation", designs)
     if vary:
         start = validation[validation.default].design.iloc[0]
         validation = validation[[VARY[vary](one, start) for one in validation.design]]

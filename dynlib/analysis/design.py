@@ -17,13 +17,14 @@ from torch import Tensor
 from dynlib.analysis import stats
 from dynlib.analysis.measured import Seen
 from dynlib.analysis.measured import costs as all_costs
-from dynlib.mechanisms import FALL_BACKS, Answers, ConfidenceExit, Decision, Mechanism
+from dynlib.mechanisms import FALL_BACKS, AgreementExit, Answers, ConfidenceExit, Decision, EntropyExit, Mechanism, PatienceExit
 from dynlib.networks.checkpoints import new
 from dynlib.networks.exits import checked_exits
 from dynlib.networks.identity import Network
 from dynlib.records import RecordsError
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+ENTROPIES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 ONE_POINT = 0.01 + 1e-9  # of accuracy; shares of images are rarely exact
 
 
@@ -53,6 +54,13 @@ def usual_space(n_exits: int) -> list[Design]:
     """All subsets of exits with all ``THRESHOLDS`` of confidence exits and both fall-backs."""
     mechanisms = [ConfidenceExit(threshold, fall_back) for threshold in THRESHOLDS for fall_back in FALL_BACKS]
     return [Design(exits, mechanism) for exits in subsets(n_exits) for mechanism in mechanisms]
+
+
+def wide_space(n_exits: int) -> list[Design]:
+    """``usual_space``, and all subsets of exits with other mechanisms: entropy, patience, and two exits that agree."""
+    entropy = [EntropyExit(threshold, fall_back) for threshold in ENTROPIES for fall_back in FALL_BACKS]
+    others = [*entropy, *map(PatienceExit, range(1, n_exits)), *map(AgreementExit, THRESHOLDS)]
+    return usual_space(n_exits) + [Design(exits, mechanism) for exits in subsets(n_exits) for mechanism in others]
 
 
 @cache

@@ -119,6 +119,7 @@ def designs(run: str) -> Iterator[Reading]:
 
     yield MAIN, f"a separate SDNN, PGD, {radii(radius)}", cells()
     yield "limit", "of accuracy only, not of cost", cells(cost_limit=False)
+    yield "space", "with entropy, patience and agreement", cells(wide=True)
     for choice in choices.VARY:
         yield "choice", f"only the {choice}", cells(vary=choice)
     for who in choices.ATTACKERS[1:]:
