@@ -24,11 +24,12 @@ def test_goals_by_hand():
         "mirror": [False, False, True, False],
         "strict": [True, False, False, False],
         "slow_down": [False, False, False, False],
+        "slow_and_wrong": [False, False, False, False],
     }
     assert {name: goal.reached(logits, LABELS, ConfidenceExit(0.9)).tolist() for name, goal in GOALS.items()} == expected
 
 
-@pytest.mark.parametrize("goal", ["open_surface", "mirror", "strict", "slow_down"])
+@pytest.mark.parametrize("goal", ["open_surface", "mirror", "strict", "slow_down", "slow_and_wrong"])
 def test_a_static_network_cannot_have_every_goal(goal):
     with pytest.raises(ValueError, match=f"no early exits, which goal '{goal}' needs"):
         FGSM(goal=goal)(small_network(1), torch.rand(4, 3, 32, 32), LABELS)
@@ -44,15 +45,23 @@ def test_slowed_down_is_who_costs_all_there_is(mechanism):
     assert goal.reached(logits, labels, mechanism).equal(slow)
     assert goal.noticed(logits[:2], labels, mechanism, 3).equal(slow)
     assert not goal.noticed(logits[:1], labels, mechanism, 3).any()
+    both, wrong = GOALS["slow_and_wrong"], mechanism.answer(Answers.of(logits)) != labels
+    assert both.reached(logits, labels, mechanism).equal(slow & wrong)
+    assert not both.noticed(logits[:2], labels, mechanism, 3).any()  # who answers is not known yet
     net, images = small_network(3), torch.rand(20, 3, 32, 32)
     with torch.no_grad():
-        assert goal.holds(net, images, labels[:20], mechanism).equal(goal.reached(net(images), labels[:20], mechanism))
+        for one in (goal, both):
+            assert one.holds(net, images, labels[:20], mechanism).equal(one.reached(net(images), labels[:20], mechanism))
 
 
 def test_early_exits_pushed_to_uniform_by_a_plain_formula():
     logits = torch.randn(2, 5, 10)  # of two early exits
     expected = torch.stack([sum(torch.log_softmax(exit[k], 0).sum() / 10 for exit in logits) / 2 for k in range(5)])
     torch.testing.assert_close(LOSSES["uniform"](logits, LABELS, ConfidenceExit()), expected)
+    with_final = torch.cat([logits, torch.randn(1, 5, 10)])
+    expected += F.cross_entropy(with_final[-1], torch.zeros(5, dtype=torch.int64), reduction="none")
+    own = torch.zeros(5, dtype=torch.int64)
+    torch.testing.assert_close(LOSSES["slow_and_wrong"](with_final, own, ConfidenceExit()), expected)
     assert LOSSES["uniform"].depth(small_network(3), ConfidenceExit(), torch.rand(4, 3, 32, 32))[0].tolist() == [1] * 4
     with pytest.raises(ValueError, match="no early exits"):
         PGD(loss="uniform")(small_network(1), torch.rand(4, 3, 32, 32), LABELS)

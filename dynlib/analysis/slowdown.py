@@ -98,6 +98,38 @@ def answered(table: pd.DataFrame, grid: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+# What an attacker wants, and the campaign and the loss by which PGD pursues it.
+PURSUITS = {
+    "to be wrong": ("transfer", "average"),
+    "to be slow": (CAMPAIGN, "uniform"),
+    "to be both": (CAMPAIGN, "slow_and_wrong"),
+}
+
+
+def pursued(run: str, eps: dict[str, float]) -> pd.DataFrame:
+    """What becomes of jointly trained networks that PGD wants to be wrong, slow, or both: a row for each ``network`` and ``wanted``.
+
+    Of each image ``[n]``, whatever it was when clean: ``wrong``; ``slow``, if the whole network was run; ``both``; and ``cost`` as
+    a share of a full run.
+
+    Args:
+        run: whose records.
+        eps: for each data set the radius in 255ths.
+    """
+    found = []
+    for wanted, (campaign, loss) in PURSUITS.items():
+        records = measured(run, campaign)
+        for row in records.shown().itertuples():
+            network, made = row.target, (row.method, row.loss, row.seed, row.eps_255)
+            usual = ("pgd", loss, records.profile.seed, eps[network.dataset])
+            if row.source == network and network.kind == "dynn" and made == usual:
+                full = costs(network)[-1].item()
+                wrong, slow = row.label != row.truth, row.cost == full
+                each = {"wrong": wrong, "slow": slow, "both": wrong & slow, "cost": row.cost / full}
+                found.append({"network": network, "dataset": network.dataset, "wanted": wanted, "n": len(wrong), **each})
+    return pd.DataFrame(found)
+
+
 def beyond_half(
     run: str, eps: dict[str, float], who: str = OWN, trained: str = "joint", mechanism: Mechanism | Rule | None = None
 ) -> list[Training]:

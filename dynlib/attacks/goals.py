@@ -124,7 +124,23 @@ class SlowDown(Goal):
             super().check(net)
 
 
-GOALS: dict[str, Goal] = {goal.name: goal for goal in (Misclassify(), OpenSurface(), Mirror(), Strict(), SlowDown())}
+class SlowAndWrong(SlowDown):
+    """Both: the network as deployed runs to its last exit, and answers otherwise than the label."""
+
+    name = "slow_and_wrong"
+
+    def noticed(self, logits: Tensor, labels: Tensor, mechanism: Mechanism, n_exits: int) -> Tensor:
+        wrong = Misclassify().noticed(logits, labels, mechanism, n_exits)
+        return super().noticed(logits, labels, mechanism, n_exits) & wrong
+
+    def holds(self, net: MultiExitNetwork, images: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
+        decision = mechanism.run(net, images)
+        return (decision.cost == net.macs[-1].to(labels.device)) & (decision.label != labels)
+
+
+GOALS: dict[str, Goal] = {
+    goal.name: goal for goal in (Misclassify(), OpenSurface(), Mirror(), Strict(), SlowDown(), SlowAndWrong())
+}
 
 
 def get_goal(name: str) -> Goal:

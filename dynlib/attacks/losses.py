@@ -10,7 +10,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dynlib.attacks.placed import Answering, AtExit, Average, Ensemble, Loss, MaxAverage, Placed, Taken, everywhere, margin
+from dynlib.attacks.placed import (
+    Answering,
+    AtExit,
+    Average,
+    Ensemble,
+    Loss,
+    MaxAverage,
+    Placed,
+    Taken,
+    cross_entropy,
+    everywhere,
+    margin,
+)
 from dynlib.mechanisms import Answers, Mechanism
 from dynlib.networks.exits import MultiExitNetwork
 from dynlib.networks.gated import GatedNetwork
@@ -32,6 +44,20 @@ class Uniform(Loss):
 
     def __call__(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
         return logits.log_softmax(dim=-1).mean(dim=(0, 2))
+
+
+@dataclass(frozen=True)
+class SlowAndWrong(Uniform):
+    """Both at once: the early exits as in ``Uniform``, and the cross-entropy of the final exit, which then answers; their sum."""
+
+    display, colour, dash = "slow and wrong", "C9", ":"  # in the hue of attacks on speed
+
+    def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
+        check_early_exits(net)
+        return everywhere(net.n_exits - 1, images), everywhere(0, images)
+
+    def __call__(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
+        return super().__call__(logits[:-1], labels, mechanism) + cross_entropy(logits[-1:], labels)[0]
 
 
 @dataclass(frozen=True)
@@ -154,6 +180,7 @@ LOSSES = {
     "max_average": MaxAverage(),
     "early": Early(),
     "uniform": Uniform(),
+    "slow_and_wrong": SlowAndWrong(),
 }
 GATE_LOSSES = {"gates": Gates()}  # of networks with gates alone
 EARLY_VARIANTS = {f"early={e}/{w}": EarlyVariant(e, w) for e, w in product(EVIDENCE, WEIGHTS)}

@@ -113,6 +113,7 @@ def success(goal: str, logits: torch.Tensor, labels: torch.Tensor, mechanism: Me
                 "mirror": each[exit] == label and each[-1] != label,
                 "strict": label not in each[:-1] and each[-1] == label,
                 "slow_down": not early and depth == len(each) - 1,
+                "slow_and_wrong": not early and depth == len(each) - 1 and each[exit] != label,
             }[goal]
         )
     return found
