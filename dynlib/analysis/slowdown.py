@@ -109,8 +109,8 @@ PURSUITS = {
 def pursued(run: str, eps: dict[str, float]) -> pd.DataFrame:
     """What becomes of jointly trained networks that PGD wants to be wrong, slow, or both: a row for each ``network`` and aim.
 
-    ``wanted`` names the aim. Of each image ``[n]``, whatever it was when clean: ``wrong``; ``slow``, if the whole network was run; ``both``; and ``cost`` as
-    a share of a full run.
+    ``wanted`` names the aim. Of each image ``[n]``, whatever it was when clean: ``wrong``; ``slow``, if the whole network was run;
+    ``both``; and ``cost`` as a share of a full run.
 
     Args:
         run: whose records.
