@@ -76,7 +76,6 @@ class Claim:
         agree = -each if self.ratio else each
         bounds = (-high, -low) if self.ratio else (low, high)
         shown = self._shown
-        names = [f"{DATASETS[name].display} {self.text(shown(v))}" for name, v in each.groupby(level=0, sort=False).mean().items()]
         return {
             "claim": self.id,
             "group": group,
@@ -88,20 +87,25 @@ class Claim:
             "high": shown(high),
             "images": min(_counted(one.values) for one in measured),
             "ruled": ruled(agree, *bounds),
-            "by_dataset": ", ".join(names),
+            "by_dataset": ", ".join(
+                self._of_dataset(name, measured, mean) for name, mean in each.groupby(level=0, sort=False).mean().items()
+            ),
         }
+
+    def _of_dataset(self, name: str, measured: list[Training], mean: float) -> str:
+        low, high = self._interval([one for one in measured if one.images == name])
+        return f"{DATASETS[name].display} {self.text(*map(self._shown, (mean, low, high)))}"
 
     def _interval(self, measured: list[Training]) -> tuple[Any, ...]:
         return stats.bootstrap(measured, cost.log_ratio) if self.ratio else stats.pooled_mean(measured)[1:]
 
-    def text(self, value: float) -> str:
-        """A value as people read it: a factor, or points."""
-        return f"{value:.2f}" if self.ratio else f"{stats.signed(value)} points"
+    def text(self, value: float, low: float, high: float) -> str:
+        """A value with its interval as people read it: a factor, or points."""
+        return f"{value:.2f} [{low:.2f}, {high:.2f}]" if self.ratio else stats.points(value, low, high)
 
     def estimate(self, row: pd.Series) -> str:
         """The value of a reading with its interval."""
-        numbers = f"[{row.low:.2f}, {row.high:.2f}]" if self.ratio else f"[{stats.signed(row.low)}, {stats.signed(row.high)}]"
-        return f"{self.text(row.value)} {numbers}"
+        return self.text(row.value, row.low, row.high)
 
     def seen(self, row: pd.Series) -> str:
         """A reading as a sentence."""

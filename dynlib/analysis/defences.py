@@ -91,6 +91,7 @@ def trades(both: pd.DataFrame) -> str:
     up, lost, won = designs.low > 0, designs.static_high < 0, designs.static_low > 0
     at_no_cost = up & (designs.added <= 0)
     return (
-        f"of {len(designs)} designs {up.sum()} gain under the {KNOWING} (95 % interval clear of 0); of these, under the {STATIC} "
-        f"{(up & won).sum()} gain and {(up & lost).sum()} lose, and {at_no_cost.sum()} cost no more than the default"
+        f"of {len(designs)} designs, each counted once a data set, {up.sum()} gain under the {KNOWING} (95 % interval clear of 0); "
+        f"of these, under the {STATIC} {(up & won).sum()} gain and {(up & lost).sum()} lose, and {at_no_cost.sum()} cost no more "
+        "than the default"
     )

@@ -101,10 +101,13 @@ class Pool:
 
 
 @cache
-def pool(run: str, network: Network, split: str = "test", knowing: bool = True) -> Pool:
-    """All attacks on a network that were shown to itself, at C1's radius; ``knowing``: with those made for a defence."""
+def pool(run: str, network: Network, split: str = "test", knowing: bool = True, eps: float | None = None) -> Pool:
+    """All attacks on a network that were shown to itself; ``knowing``: with those made for a defence.
+
+    ``eps`` is the radius in 255ths, by default C1's.
+    """
     clean = measured(run, "clean")
-    radius = transfer.sensitive_radius(measured(run, "transfer"), clean)[network.dataset]
+    radius = eps or transfer.sensitive_radius(measured(run, "transfer"), clean)[network.dataset]
     campaigns = [measured(run, name) for name in ("transfer", "surface", *([CAMPAIGN] if knowing else []))]
     attacked = [
         seen
@@ -121,6 +124,7 @@ def networks(run: str) -> list[Network]:
     return list(dict.fromkeys(measured(run, CAMPAIGN).examples().source))
 
 
+@cache
 def checks(run: str, network: Network, defence: str) -> Lottery:
     """The static network on so large a share of the images that clean validation images cost as much as with a defence."""
     every, validation = lotteries(network, measured(run, CAMPAIGN).mechanism), pool(run, network, "validation")
@@ -128,14 +132,15 @@ def checks(run: str, network: Network, defence: str) -> Lottery:
     return mixed(every[DEFAULT], every[STATIC], share)
 
 
-def beside_checks(run: str, split: str = "test", knowing: bool = True) -> pd.DataFrame:
+def beside_checks(run: str, split: str = "test", knowing: bool = True, eps: float | None = None) -> pd.DataFrame:
     """Each defence beside the static network answering as many images as cost the same: a row for each ``network`` and ``defence``.
 
-    Fields of ``Judged`` for the defence, and, named ``check_clean`` and so on, for the share of images that is checked.
+    Fields of ``Judged`` for the defence, and, named ``check_clean`` and so on, for the share of images that is checked. Other
+    arguments as of ``pool``.
     """
     found = []
     for network in networks(run):
-        here, every = pool(run, network, split, knowing), lotteries(network, measured(run, CAMPAIGN).mechanism)
+        here, every = pool(run, network, split, knowing, eps), lotteries(network, measured(run, CAMPAIGN).mechanism)
         for defence in DEFENCES:
             own, check = here.judge(every[defence]), here.judge(checks(run, network, defence))
             about = {"network": network, "dataset": network.dataset, "model": network.model, "defence": defence}
@@ -143,13 +148,13 @@ def beside_checks(run: str, split: str = "test", knowing: bool = True) -> pd.Dat
     return pd.DataFrame(found)
 
 
-def gains(run: str, outcome: str = "robust", defence: str = "", knowing: bool = True) -> list[Training]:
+def gains(run: str, outcome: str = "robust", defence: str = "", knowing: bool = True, eps: float | None = None) -> list[Training]:
     """For each network, on each test image ``[n]``: ``"robust"`` or ``"shut"`` of a defence less that of the checks it pays for.
 
     The defence is the one named, or the one that ``chosen`` gives for this outcome; 0 where that is none.
     """
-    table, found = beside_checks(run, knowing=knowing), []
-    taken = dict.fromkeys(networks(run), defence) if defence else chosen(run, outcome, knowing)
+    table, found = beside_checks(run, knowing=knowing, eps=eps), []
+    taken = dict.fromkeys(networks(run), defence) if defence else chosen(run, outcome, knowing, eps)
     for network, rows in table.groupby("network", sort=False):
         row = rows[rows.defence == taken[network]]
         gain = row[outcome].iloc[0] - row[f"check_{outcome}"].iloc[0] if len(row) else np.zeros_like(rows[outcome].iloc[0])
@@ -157,12 +162,12 @@ def gains(run: str, outcome: str = "robust", defence: str = "", knowing: bool = 
     return found
 
 
-def chosen(run: str, outcome: str = "robust", knowing: bool = True) -> dict[Network, str]:
+def chosen(run: str, outcome: str = "robust", knowing: bool = True, eps: float | None = None) -> dict[Network, str]:
     """For each network the defence that is furthest ahead of its checks on validation images.
 
     Of those at most 1 point less accurate there than the checks; ``DEFAULT`` where there is none.
     """
-    table = beside_checks(run, "validation", knowing)
+    table = beside_checks(run, "validation", knowing, eps)
     means = {name: table[name].map(np.mean) for name in ("clean", "check_clean", outcome, f"check_{outcome}")}
     table = table.assign(ahead=means[outcome] - means[f"check_{outcome}"])
     good = table[means["clean"] >= means["check_clean"] - ONE_POINT].sort_values("ahead", ascending=False, kind="stable")
@@ -170,14 +175,14 @@ def chosen(run: str, outcome: str = "robust", knowing: bool = True) -> dict[Netw
     return {network: best.get(network, DEFAULT) for network in networks(run)}
 
 
-def price_line(run: str, shares: np.ndarray) -> pd.DataFrame:
+def price_line(run: str, shares: np.ndarray, eps: float | None = None) -> pd.DataFrame:
     """The static network on a share of the images, in [0, 1]: of each data set the means over its networks, share by share.
 
     ``cost`` is that of clean images, as a share of a full run; ``robust`` comes with its interval over images.
     """
     rows = []
     for network in networks(run):
-        here, every = pool(run, network), lotteries(network, measured(run, CAMPAIGN).mechanism)
+        here, every = pool(run, network, eps=eps), lotteries(network, measured(run, CAMPAIGN).mechanism)
         for share in shares:
             judged = here.judge(mixed(every[DEFAULT], every[STATIC], share))
             rows.append({"dataset": network.dataset, "network": network, "share": share, **judged._asdict()})

@@ -211,5 +211,7 @@ def protections(run: str) -> Iterator[Reading]:
     yield MAIN, f"the network itself, {radii(transfer.sensitive_radius(records, clean))}", lotteries.gains(run)
     for defence in lotteries.DEFENCES:
         yield "defence", f"always: {defence}", lotteries.gains(run, defence=defence)
+    for eps in others(measured(run, lotteries.CAMPAIGN).attacks.eps_255, transfer.sensitive_radius(records, clean)):
+        yield "radius", f"{eps:g}/255", lotteries.gains(run, eps=eps)
     yield "outcome", "surface closed", lotteries.gains(run, "shut")
     yield "attacker", "who knows no defence", lotteries.gains(run, knowing=False)

@@ -25,7 +25,7 @@ AXES = {
     "C2": "cost per success, DyNN over SDNN",
     "C3": "robust accuracy gained by design (points)",
     "C4a": "surface opened by attacks with that goal, less by plain ones (points)",
-    "C4b": "share gained by design under the Early Attack (points)",
+    "C4b": "share gained by design under Early PGD (points)",
     "B1": "robust accuracy gained by another exit rule at the same cost (points)",
     "B2": "half of the saving, less what an attack on speed leaves of it (points of a full run)",
     "B3": "answers kept by a cheap defence beyond checks at the same cost (points)",
@@ -70,6 +70,8 @@ def story(main: pd.DataFrame, trainings: pd.DataFrame) -> Figure:
                 "ms": 5,
             }
             panel.plot(scale * x, 0.12 + 0.4 * (place % 2), mew=0.2, **look)
+        if (equal := int((scale * cells.value == none).sum())) > 1:  # letters beside each other would look like gains
+            panel.annotate(f"{equal} at {none}", (none, 0.3), (-3, 0), textcoords="offset points", ha="right", va="center", size=6)
         spread = [[scale * (row.value - row.low)], [scale * (row.high - row.value)]]
         look = {"color": colour, "marker": marker, "mfc": colour if filled else "white", "ms": 6, "lw": 2}
         panel.errorbar(scale * row.value, -0.3, xerr=spread, **look)

@@ -21,7 +21,13 @@ LOOKS = {
     "fall-back": ("D", False),
     "chosen on validation images": ("P", False),
 }
-SHORT = {"first exit": "first {}", "number of early exits": "{} early", "threshold": "{}", "fall-back": "{}"}
+# Of the factors whose ends are labelled: the label, its place beside the mark in points, and how it is aligned.
+SHORT = {
+    "first exit": ("first {}", (-7, 0), "right"),
+    "number of early exits": ("{} early", (7, 5), "left"),
+    "threshold": ("{}", (7, 5), "left"),
+    "fall-back": ("{}", (7, -9), "left"),
+}
 
 
 def two_attackers(table: pd.DataFrame) -> Figure:
@@ -66,17 +72,19 @@ def _factor(panel: Axes, factor: str, rows: pd.DataFrame) -> None:
         spread = {"xerr": whiskers(rows, "static", "static_low", "static_high"), "yerr": whiskers(rows, "knowing")}
         panel.errorbar(100 * rows.static, 100 * rows.knowing, **spread, ls="", color="0.3", lw=0.7, capsize=1.5)
     faces = ["0.3" if equal else "white" for equal in rows.equal]
-    panel.scatter(100 * rows.static, 100 * rows.knowing, _area(1 + rows.added), fc=faces, ec="0.3", marker=marker, zorder=3)
+    own = {"ec": "0.3", "zorder": 3} if factor in SHORT else {"ec": "white", "lw": 0.6, "zorder": 5}  # it may be one of the levels
+    panel.scatter(100 * rows.static, 100 * rows.knowing, _area(1 + rows.added), fc=faces, marker=marker, **own)
     panel.plot([], [], color="0.3", marker=marker, ls="", label=factor)
     for row in rows.iloc[sorted({0, len(rows) - 1})].itertuples() if factor in SHORT else ():  # the ends are enough
-        text = SHORT[factor].format(row.level.replace("_", " "))
+        text, place, aligned = SHORT[factor]
         where = {
-            "xytext": (7, 5),
+            "xytext": place,
+            "ha": aligned,
             "textcoords": "offset points",
             "fontsize": 6,
             "path_effects": [withStroke(linewidth=2, foreground="white")],
         }
-        panel.annotate(text, (100 * row.static, 100 * row.knowing), **where, zorder=4)
+        panel.annotate(text.format(row.level.replace("_", " ")), (100 * row.static, 100 * row.knowing), **where, zorder=4)
 
 
 def _area(cost: Any) -> Any:

@@ -66,7 +66,8 @@ def legend_below(fig: Figure) -> None:
         for handle, name in zip(*panel.get_legend_handles_labels(), strict=True):
             found.setdefault(name, handle)
     if found:
-        columns = 4 if fig.get_figwidth() == PAGE else 2
+        fits = sum(len(name) + 8 for name in found) < 14 * fig.get_figwidth()  # in one row, in letters
+        columns = len(found) if fits else 4 if fig.get_figwidth() == PAGE else 2
         fig.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns, columnspacing=1)
 
 

@@ -18,7 +18,7 @@ def answered_curves(table: pd.DataFrame) -> Figure:
         table: rows of ``slowdown.answered``; a curve for each radius, 0 being clean.
     """
     radii = sorted(set(table.eps_255))
-    colours = sns.color_palette("flare", len(radii))
+    colours = ["black", *sns.color_palette("flare", len(radii) - 1)]  # 0, clean, is the first
 
     def draw(axes: Axes, rows: pd.DataFrame) -> None:
         for radius, curve in rows.groupby("eps_255"):

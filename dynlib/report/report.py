@@ -53,8 +53,9 @@ def findings(run: str) -> str:
         row, end = rows.loc[claim.id], ends.loc[claim.id]
         said = claim.found.format(value=claim.estimate(row))
         against = sum(text.startswith("contradicted") for text in end.flipped)
-        opposite = f", and the claim contradicted in {against}" if against else ""
-        others = f"Measured in {end.others} other ways on as many cells, the verdict is the same in {end.same}{opposite}."
+        opposite = f" and {against} contradict{'s' if against == 1 else ''} the claim" if against else ""
+        same = f"{end.same} give{'s' if end.same == 1 else ''} the same verdict"
+        others = f"Of {end.others} other readings on as many cells, {same}{opposite}."
         lines.append(f"* **{claim.id}, {claim.verdict(row)}.** {said} ({row.by_dataset}). {others}")
     return "\n".join(lines)
 
