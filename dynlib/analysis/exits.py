@@ -166,12 +166,12 @@ def leaving_groups(clean: Seen, attacked: Seen, mechanism: Mechanism) -> pd.Data
 
 
 def leaving_summary(groups: pd.DataFrame) -> pd.DataFrame:
-    """For each group of ``images`` the shares that leave at an ``early`` exit, at the ``final`` one, or with ``none`` confident.
+    """For each group of ``images`` the shares that leave at the ``first`` exit, an ``early``, the ``final`` one, or ``none``.
 
     Means over networks; rows of ``leaving_groups``.
     """
     exit, last = groups.exit, groups.groupby("network", sort=False).exit.transform("max")
-    masks = {"early": (exit > 0) & (exit < last), "final": exit == last, "none": exit == 0}
+    masks = {"first": exit == 1, "early": (exit > 0) & (exit < last), "final": exit == last, "none": exit == 0}
     each = groups.assign(**{name: groups.share * mask for name, mask in masks.items()})
     sums = each.groupby(["network", "images"], sort=False)[[*masks]].sum()
     return sums.groupby(level="images", sort=False).mean()

@@ -127,7 +127,7 @@ class AtExit(Deepest):
 class Taken(Deepest):
     """The exit that answers for the clean image."""
 
-    place, colour, dash = "exit taken", "C5", ":"
+    place, colour, dash = "exit taken", "C5", "-"
 
     def depth(self, net: MultiExitNetwork, mechanism: Mechanism, images: Tensor) -> tuple[Tensor, Tensor]:
         decision = mechanism.run(net, images)

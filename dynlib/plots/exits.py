@@ -136,9 +136,11 @@ def calibration_lines(table: pd.DataFrame) -> Figure:
             else:
                 axes.plot(rows.exit, 100 * rows.calibration_error, **look)
         axes.set_xticks(range(1, last + 1))
-        axes.set_ylim(bottom=0)
 
-    return panels(by_cell(table), draw, "exit", "calibration error (points)", height=1.7)
+    fig = panels(by_cell(table), draw, "exit", "calibration error (points)", height=1.7)
+    for axes in fig.axes:
+        axes.set_ylim(bottom=0)  # once all are drawn: panels of a row share their axis
+    return fig
 
 
 def easy_to_hard(images: Tensor, table: pd.DataFrame, classes: tuple[str, ...]) -> Figure:
