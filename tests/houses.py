@@ -29,7 +29,9 @@ def build(copy: Path) -> Path:
         "strength": {"attack": "pgd", "steps": 2, "eps": "1/255", "each": {"restarts": [1, 2]}},
         "surface": {"attack": "early_pgd", "steps": 2, "eps": "2/255"},
         "designs": {"attack": "early_pgd", "steps": 2, "eps": "2/255", "each": {"exits": ["all", "spread1"]}},
+        "defences": {"attack": "pgd", "steps": 2, "eps": "2/255"},
         "slowdown": {"attack": "pgd", "steps": 2, "eps": "2/255", "goal": "slow_down", "loss": "uniform"},
+        "skipping": {"attack": "pgd", "steps": 2, "eps": "2/255"},
         "published_attack": {"attack": "early_attack", "iterations": 2},
     }
     images = {"images": {"test": 8, "validation": 8}}

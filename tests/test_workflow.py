@@ -48,7 +48,7 @@ def test_a_library_that_a_profile_needs_is_looked_for_first(monkeypatch):
 
 def test_a_profile_that_trains_nothing_needs_shipped_networks(monkeypatch, tmp_path):
     monkeypatch.setattr(run, "CHECKPOINTS", tmp_path)
-    with pytest.raises(ProfileError, match="profile smoke: cifar10-resnet56-sdnn is not shipped"):
+    with pytest.raises(ProfileError, match="profile smoke: cifar10-resnet56-sdnn-seed1 is not shipped"):
         run.check(profiles.load("smoke"))
     run.check(profiles.load("paper"))  # it trains what is missing
 

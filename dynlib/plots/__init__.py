@@ -7,7 +7,7 @@ from dynlib.plots.efficiency import computation_over_radius, success_over_cost, 
 from dynlib.plots.exits import accuracy_cost, calibration_lines, easy_to_hard, leaving_bars, overthinking_bars
 from dynlib.plots.gallery import exit_gallery
 from dynlib.plots.learning import learning_curves
-from dynlib.plots.lotteries import price_of_robustness
+from dynlib.plots.lotteries import price_panels
 from dynlib.plots.mechanisms import rule_curves
 from dynlib.plots.pooled import forest, source_look, source_name
 from dynlib.plots.robustness import robustness_panels
@@ -46,7 +46,7 @@ __all__ = [
     "objective_panels",
     "outcome_bars",
     "overthinking_bars",
-    "price_of_robustness",
+    "price_panels",
     "published_panels",
     "rate_matrices",
     "rate_panels",
