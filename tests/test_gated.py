@@ -131,6 +131,8 @@ def test_what_is_counted_is_what_is_run(net):
             net.run(image[None])
         assert counter.get_total_flops() == 2 * counted
     assert macs.dtype == torch.int64
+    closed = net.gates(IMAGES) < 0
+    assert macs.equal(most - (closed * net.block_macs[:, None]).sum(dim=0))
     opened = (net.gates(IMAGES) >= 0).all(dim=0)
     assert macs[opened].unique().tolist() in ([], most.tolist())
     assert (macs[~opened] < most).all()

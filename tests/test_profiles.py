@@ -54,7 +54,9 @@ def test_shipped_profiles_are_sound(name):
         "strength",
         "surface",
         "designs",
+        "defences",
         "slowdown",
+        "skipping",
         "published_attack",
     }
     clean = profile.campaigns["clean"]

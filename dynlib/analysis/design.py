@@ -97,13 +97,16 @@ def evaluate_all(network: Network, answers: Answers, designs: Sequence[Design]) 
     """
     alike: dict[tuple[Mechanism, int], list[Design]] = {}
     found: dict[Design, Decision] = {}
+    gathered: dict[tuple[tuple[int, ...], ...], Answers] = {}  # many mechanisms choose among the same exits
     for design in designs:
         alike.setdefault((design.mechanism, len(design.exits)), []).append(design)
     for (mechanism, k), group in alike.items():
         mechanism.check(k)
-        exits, macs = torch.tensor([one.exits for one in group]), torch.stack([costs(network, one.exits) for one in group])
-        joined = answers.exits(exits.T.flatten())  # exit by exit, of each all designs
-        joined = joined.each(methodcaller("reshape", k, -1))
+        chosen = tuple(one.exits for one in group)
+        exits, macs = torch.tensor(chosen), torch.stack([costs(network, one) for one in chosen])
+        if chosen not in gathered:  # exit by exit, of each all designs
+            gathered[chosen] = answers.exits(exits.T.flatten()).each(methodcaller("reshape", k, -1))
+        joined = gathered[chosen]
         place, left = (part.view(len(group), -1) for part in mechanism.answering(joined))
         exit, ran = exits.gather(1, place), torch.where(left, place, k - 1)
         cost = macs.gather(1, ran) if answers.cost is None else answers.cost.gather(0, exits.gather(1, ran))

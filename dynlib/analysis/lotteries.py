@@ -4,6 +4,7 @@ A defence is a *lottery* over designs: each image draws one. The attacker knows 
 has one design.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
@@ -108,15 +109,20 @@ def pool(run: str, network: Network, split: str = "test", knowing: bool = True, 
     """
     clean = measured(run, "clean")
     radius = eps or transfer.sensitive_radius(measured(run, "transfer"), clean)[network.dataset]
-    campaigns = [measured(run, name) for name in ("transfer", "surface", *([CAMPAIGN] if knowing else []))]
-    attacked = [
-        seen
-        for records in campaigns
-        for seen in records.seen(split)
-        if seen.source == seen.target == network and records.attacks.eps_255[seen.attack] == radius
-    ]
+    campaigns = ("transfer", "surface", *([CAMPAIGN] if knowing else []))
+    attacked = [seen for name in campaigns for eps_255, seen in _on_itself(run, name, split)[network] if eps_255 == radius]
     designs = dict.fromkeys(design for lottery in lotteries(network, clean.mechanism).values() for design in lottery)
     return Pool(choices.clean_answers(run, split)[network], attacked, list(designs))
+
+
+@cache
+def _on_itself(run: str, campaign: str, split: str) -> dict[Network, list[tuple[float, Seen]]]:
+    """What networks answer to examples made on themselves, each with the radius in 255ths."""
+    records, found = measured(run, campaign), defaultdict(list)
+    for seen in records.seen(split):
+        if seen.source == seen.target:
+            found[seen.target].append((records.attacks.eps_255[seen.attack], seen))
+    return found
 
 
 def networks(run: str) -> list[Network]:

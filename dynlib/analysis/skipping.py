@@ -2,9 +2,13 @@
 
 import numpy as np
 import pandas as pd
+import torch
 
+from dynlib import data
 from dynlib.analysis import choices, slowdown, stats, transfer
 from dynlib.analysis.measured import costs, measured
+from dynlib.networks.checkpoints import load_network
+from dynlib.networks.gated import GatedNetwork
 from dynlib.networks.identity import Network
 
 CAMPAIGN = "skipping"
@@ -36,6 +40,16 @@ def fooled(run: str) -> pd.DataFrame:
     table = table.assign(**{f"{side}_how": table[side].map(how) for side in ("source", "target")})
     rates = [stats.mean(values).columns("rate") for values in table.per_image]
     return table.join(pd.DataFrame(rates)).assign(n=[int((~np.isnan(values)).sum()) for values in table.per_image])
+
+
+def gate_use(run: str, n: int) -> pd.DataFrame:
+    """Of the first ``n`` clean test images the share ``open`` at each gate, and its block's ``cost`` as a share of a full run."""
+    (network,) = (one for one in measured(run, CAMPAIGN).campaign.sources if one.has_gates)
+    net = load_network(network)
+    assert isinstance(net, GatedNetwork)
+    with torch.no_grad():
+        opened = (net.gates(data.load(network.dataset, "test", n).inputs) >= 0).double().mean(dim=1)
+    return pd.DataFrame({"open": opened.numpy(), "cost": (net.block_macs / net.macs[-1]).numpy()})
 
 
 def saved(run: str) -> pd.DataFrame:

@@ -19,7 +19,6 @@ from dynlib.attacks.placed import (
     MaxAverage,
     Placed,
     Taken,
-    cross_entropy,
     everywhere,
     margin,
 )
@@ -48,7 +47,10 @@ class Uniform(Loss):
 
 @dataclass(frozen=True)
 class SlowAndWrong(Uniform):
-    """Both at once: the early exits as in ``Uniform``, and the cross-entropy of the final exit, which then answers; their sum."""
+    """Both at once: ``Uniform`` plus the lead of another class at the final exit, which then answers.
+
+    A lead of 1 is enough: more of it would drown the other term.
+    """
 
     display, colour, dash = "slow and wrong", "C9", ":"  # in the hue of attacks on speed
 
@@ -57,7 +59,7 @@ class SlowAndWrong(Uniform):
         return everywhere(net.n_exits - 1, images), everywhere(0, images)
 
     def __call__(self, logits: Tensor, labels: Tensor, mechanism: Mechanism) -> Tensor:
-        return super().__call__(logits[:-1], labels, mechanism) + cross_entropy(logits[-1:], labels)[0]
+        return super().__call__(logits[:-1], labels, mechanism) - margin(logits[-1:], labels)[0].clamp(min=-1)
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,11 @@ class GatedNetwork(MultiExitNetwork):
         """Multiply-accumulates of one image with all gates open: ``[1]``."""
         return super().macs.sum(dim=0, keepdim=True)
 
+    @property
+    def block_macs(self) -> Tensor:
+        """Multiply-accumulates of each block that may be skipped, ``[gates]``."""
+        return super().macs[1:]
+
     def _count(self) -> Tensor:
         """Of what always runs, gates included, and of each block that may be skipped: ``[1 + gates]``."""
         with evaluating(self), torch.no_grad():

@@ -27,8 +27,8 @@ def skipping_panels(table: pd.DataFrame) -> Figure:
     """
     panels = {
         "attacked itself": table[table.source_how == table.target_how],
-        "by examples of the static network": table[(table.source_how == STATIC) & (table.target_how != STATIC)],
-        "examples shown to the static network": table[(table.target_how == STATIC) & (table.source_how != STATIC)],
+        "shown examples of\nthe static network": table[(table.source_how == STATIC) & (table.target_how != STATIC)],
+        "its examples shown to\nthe static network": table[(table.target_how == STATIC) & (table.source_how != STATIC)],
     }
     fig, axes = plt.subplots(1, len(panels), figsize=(PAGE, 2.7), sharey=True)
     for panel, (title, rows), side in zip(axes, panels.items(), ("source", "target", "source"), strict=True):
