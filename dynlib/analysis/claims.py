@@ -123,8 +123,8 @@ CLAIMS = {
             "accurate there; the chance that an image is answered correctly, on the mean of all test images, less that with the "
             f"checks. {_JUDGED}",
             "robust accuracy with the chosen cheap defence less that with checks that cost the same",
-            "Against an attacker who knows it, a cheap defence chosen on validation images keeps {value} more answers right than "
-            "checks with the static network that cost the same",
+            "Against an attacker who knows it, a cheap defence chosen on validation images changes robust accuracy by {value}, "
+            "compared with checks by the static network that cost the same",
             "08_defences",
             readings.protections,
             ours=True,
