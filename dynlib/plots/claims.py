@@ -70,8 +70,11 @@ def story(main: pd.DataFrame, trainings: pd.DataFrame) -> Figure:
                 "ms": 5,
             }
             panel.plot(scale * x, 0.12 + 0.4 * (place % 2), mew=0.2, **look)
-        if (equal := int((scale * cells.value == none).sum())) > 1:  # letters beside each other would look like gains
-            panel.annotate(f"{equal} at {none}", (none, 0.3), (-3, 0), textcoords="offset points", ha="right", va="center", size=6)
+        equal = places[(scale * cells.value == none).to_numpy()]
+        if len(equal) > 1:  # letters beside each other would look like gains
+            panel.annotate(
+                f"{len(equal)} at {none}", (scale * equal[-1], 0.3), (6, 0), textcoords="offset points", va="center", size=6
+            )
         spread = [[scale * (row.value - row.low)], [scale * (row.high - row.value)]]
         look = {"color": colour, "marker": marker, "mfc": colour if filled else "white", "ms": 6, "lw": 2}
         panel.errorbar(scale * row.value, -0.3, xerr=spread, **look)

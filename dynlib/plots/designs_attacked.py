@@ -25,8 +25,8 @@ LOOKS = {
 SHORT = {
     "first exit": ("first {}", (-7, 0), "right"),
     "number of early exits": ("{} early", (7, 5), "left"),
-    "threshold": ("{}", (7, 5), "left"),
-    "fall-back": ("{}", (7, -9), "left"),
+    "threshold": ("{}", (0, 6), "center"),
+    "fall-back": ("{}", (0, -12), "center"),
 }
 
 
@@ -72,8 +72,10 @@ def _factor(panel: Axes, factor: str, rows: pd.DataFrame) -> None:
         spread = {"xerr": whiskers(rows, "static", "static_low", "static_high"), "yerr": whiskers(rows, "knowing")}
         panel.errorbar(100 * rows.static, 100 * rows.knowing, **spread, ls="", color="0.3", lw=0.7, capsize=1.5)
     faces = ["0.3" if equal else "white" for equal in rows.equal]
-    own = {"ec": "0.3", "zorder": 3} if factor in SHORT else {"ec": "white", "lw": 0.6, "zorder": 5}  # it may be one of the levels
-    panel.scatter(100 * rows.static, 100 * rows.knowing, _area(1 + rows.added), fc=faces, marker=marker, **own)
+    if factor not in SHORT:  # it may be one of the levels: a white rim sets it off
+        panel.scatter(100 * rows.static, 100 * rows.knowing, 2.5 * _area(1 + rows.added), fc="white", marker=marker, zorder=4)
+    above = 3 if factor in SHORT else 5
+    panel.scatter(100 * rows.static, 100 * rows.knowing, _area(1 + rows.added), fc=faces, ec="0.3", marker=marker, zorder=above)
     panel.plot([], [], color="0.3", marker=marker, ls="", label=factor)
     for row in rows.iloc[sorted({0, len(rows) - 1})].itertuples() if factor in SHORT else ():  # the ends are enough
         text, place, aligned = SHORT[factor]
