@@ -18,7 +18,7 @@ NOTEBOOKS = ("01_transferability", "02_efficiency", "09_claims")
 def build(copy: Path) -> Path:
     """Such a copy, in a new folder. Its profile ``smoke`` is the tiny one."""
     for part in ("dynlib", "workflow", "notebooks", "checkpoints", "figures"):
-        shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "training"))
+        shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "training", ".partial-*"))
     (copy / "results").mkdir()
     shutil.copy(ROOT / "results" / "claims.csv", copy / "results")
     for name in ("requirements.lock", "requirements.lock.sha256"):
@@ -30,6 +30,7 @@ def build(copy: Path) -> Path:
         "surface": {"attack": "early_pgd", "steps": 2, "eps": "2/255"},
         "designs": {"attack": "early_pgd", "steps": 2, "eps": "2/255", "each": {"exits": ["all", "spread1"]}},
         "defences": {"attack": "pgd", "steps": 2, "eps": "2/255"},
+        "undefended": {"attack": "pgd", "steps": 2, "eps": "2/255", "loss": "final"},
         "slowdown": {"attack": "pgd", "steps": 2, "eps": "2/255", "goal": "slow_down", "loss": "uniform"},
         "skipping": {"attack": "pgd", "steps": 2, "eps": "2/255"},
         "published_attack": {"attack": "early_attack", "iterations": 2},

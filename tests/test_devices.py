@@ -57,4 +57,4 @@ def test_a_run_on_a_device_that_is_not_here_ends_before_it_starts(monkeypatch, t
     monkeypatch.setattr(run.subprocess, "run", lambda *_, **__: pytest.fail("started"))
     with pytest.raises(SystemExit, match=r"^error: device .* cannot be used here"):
         run.main()
-    assert stands_on(elsewhere, Step(next(iter(profile.campaigns.values())), NETWORK)) is None  # a dry run goes on
+    assert stands_on(elsewhere, Step(next(iter(profile.campaigns.values())), profile.networks[0])) is None  # a dry run goes on

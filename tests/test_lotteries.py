@@ -51,7 +51,7 @@ def test_an_attacker_sees_the_lottery_and_not_the_draw():
     assert judged.cost == pytest.approx(0.75 * pool.cost[DEPLOYED] + 0.25 * pool.cost[ALONE])
 
 
-def test_checks_cost_what_they_are_to_cost():
+def test_full_runs_cost_what_they_are_to_cost():
     pool = Pool(QUIET, ATTACKS, [DEPLOYED, ALONE])
     cheap, dear = {DEPLOYED: 1.0}, {ALONE: 1.0}
     for cost, share in ((pool.judge(mixed(cheap, dear, 0.3)).cost, 0.3), (0.0, 0), (1.0, 1)):
@@ -76,10 +76,10 @@ def test_every_defence_is_attacked_by_someone_who_knows_it(run):
 def test_a_published_defence_by_another_path():
     """Two exits that agree, image by image and exit by exit, under every attack that was made on the network."""
     network = Network("cifar10", "resnet56", seed=1)
-    table = lotteries.beside_checks("published")
+    table = lotteries.beside_full_runs("published")
     row = table[(table.network == network) & (table.defence == "two exits agree")].iloc[0]
     worst = None
-    for name in ("clean", "transfer", "surface", lotteries.CAMPAIGN):
+    for name in ("clean", *lotteries.CAMPAIGNS):
         records = measured("published", name)
         for one in records.seen():
             if not one.source == one.target == network or records.attacks.eps_255[one.attack] not in (0, 2):

@@ -55,6 +55,7 @@ def test_shipped_profiles_are_sound(name):
         "surface",
         "designs",
         "defences",
+        "undefended",
         "slowdown",
         "skipping",
         "published_attack",

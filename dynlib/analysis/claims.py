@@ -113,18 +113,18 @@ CLAIMS = {
         ),
         Claim(
             "B3",
-            "A cheap defence of the mechanism holds better against an attacker who knows it than checking answers with the static "
-            "network does at the same cost.",
+            "A cheap defence of the mechanism holds better against an attacker who knows it than full runs of a share of the images"
+            " do at the same cost.",
             "Main reading: jointly trained DyNNs, attacked themselves at C1's radius; each image meets the worst for it of all "
             "attacks there are, those made for a defence included. Defences: the final exit answers where no exit is confident; "
-            "so, and a threshold of 0.99; so, and two exits in a row must agree; so, and one early exit is left out at random. "
-            "Checks: the final exit alone answers a random share of the images, so large that clean validation images cost as "
-            "much. Of the defences the one that is furthest ahead of its checks on validation images, at most 1 point less "
+            "the same with a threshold of 0.99; with two exits in a row that must agree; with one early exit left out at random. "
+            "Full runs: the final exit alone answers a random share of the images, so large that clean validation images cost as "
+            "much. Of the defences the one that is furthest ahead of its full runs on validation images, at most 1 point less "
             "accurate there; the chance that an image is answered correctly, on the mean of all test images, less that with the "
-            f"checks. {_JUDGED}",
-            "robust accuracy with the chosen cheap defence less that with checks that cost the same",
+            f"full runs. {_JUDGED}",
+            "robust accuracy with the chosen cheap defence less that with full runs that cost the same",
             "Against an attacker who knows it, a cheap defence chosen on validation images changes robust accuracy by {value}, "
-            "compared with checks by the static network that cost the same",
+            "compared with full runs of as many images as it pays for",
             "08_defences",
             readings.protections,
             ours=True,

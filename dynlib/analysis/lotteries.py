@@ -1,4 +1,4 @@
-"""Beyond the paper: cheap defences of the mechanism, beside the static network answering as many images as they cost (B3).
+"""Beyond the paper: cheap defences of the mechanism, beside full runs of as many images as they pay for (B3).
 
 A defence is a *lottery* over designs: each image draws one. The attacker knows the lottery, not the draw. A defence without chance
 has one design.
@@ -20,6 +20,7 @@ from dynlib.mechanisms import AgreementExit, ConfidenceExit, Mechanism
 from dynlib.networks.identity import Network
 
 CAMPAIGN = "defences"  # attacks by someone who knows one
+CAMPAIGNS = ("transfer", "surface", CAMPAIGN, "undefended")
 DEFAULT, STATIC = "no defence", "the static network alone"
 # Each of the others differs from the first in one thing.
 RULES: dict[str, Mechanism] = {
@@ -103,25 +104,30 @@ class Pool:
 
 @cache
 def pool(run: str, network: Network, split: str = "test", knowing: bool = True, eps: float | None = None) -> Pool:
-    """All attacks on a network that were shown to itself; ``knowing``: with those made for a defence.
+    """All attacks on a network that were shown to itself; ``knowing``: with those made for one of ``RULES``.
 
     ``eps`` is the radius in 255ths, by default C1's.
     """
     clean = measured(run, "clean")
     radius = eps or transfer.sensitive_radius(measured(run, "transfer"), clean)[network.dataset]
-    campaigns = ("transfer", "surface", *([CAMPAIGN] if knowing else []))
-    attacked = [seen for name in campaigns for eps_255, seen in _on_itself(run, name, split)[network] if eps_255 == radius]
+    attacked = [
+        seen
+        for name in CAMPAIGNS
+        for eps_255, mechanism, seen in _on_itself(run, name, split)[network]
+        if eps_255 == radius and (knowing or mechanism not in RULES.values())
+    ]
     designs = dict.fromkeys(design for lottery in lotteries(network, clean.mechanism).values() for design in lottery)
     return Pool(choices.clean_answers(run, split)[network], attacked, list(designs))
 
 
 @cache
-def _on_itself(run: str, campaign: str, split: str) -> dict[Network, list[tuple[float, Seen]]]:
-    """What networks answer to examples made on themselves, each with the radius in 255ths."""
+def _on_itself(run: str, campaign: str, split: str) -> dict[Network, list[tuple[float, Mechanism, Seen]]]:
+    """What networks answer to examples made on themselves, with the radius in 255ths and the rule that the attacker expects."""
     records, found = measured(run, campaign), defaultdict(list)
     for seen in records.seen(split):
         if seen.source == seen.target:
-            found[seen.target].append((records.attacks.eps_255[seen.attack], seen))
+            about = records.attacks.eps_255[seen.attack], records.planned_mechanism(seen.attack)
+            found[seen.target].append((*about, seen))
     return found
 
 
@@ -131,52 +137,62 @@ def networks(run: str) -> list[Network]:
 
 
 @cache
-def checks(run: str, network: Network, defence: str) -> Lottery:
+def full_runs(run: str, network: Network, defence: str) -> Lottery:
     """The static network on so large a share of the images that clean validation images cost as much as with a defence."""
     every, validation = lotteries(network, measured(run, CAMPAIGN).mechanism), pool(run, network, "validation")
     share = validation.share_that_costs(validation.judge(every[defence]).cost, every[DEFAULT], every[STATIC])
     return mixed(every[DEFAULT], every[STATIC], share)
 
 
-def beside_checks(run: str, split: str = "test", knowing: bool = True, eps: float | None = None) -> pd.DataFrame:
-    """Each defence beside the static network answering as many images as cost the same: a row for each ``network`` and ``defence``.
+def judged(run: str, knowing: bool = True) -> pd.DataFrame:
+    """Each of ``lotteries`` on test images: a row for each ``network`` and ``defence``, with the fields of ``Judged``."""
+    found = []
+    for network in networks(run):
+        for defence, lottery in lotteries(network, measured(run, CAMPAIGN).mechanism).items():
+            about = {"network": network, "dataset": network.dataset, "defence": defence}
+            found.append(about | pool(run, network, knowing=knowing).judge(lottery)._asdict())
+    return pd.DataFrame(found)
 
-    Fields of ``Judged`` for the defence, and, named ``check_clean`` and so on, for the share of images that is checked. Other
+
+def beside_full_runs(run: str, split: str = "test", knowing: bool = True, eps: float | None = None) -> pd.DataFrame:
+    """Each defence beside full runs that cost the same: a row for each ``network`` and ``defence``.
+
+    Fields of ``Judged`` for the defence, and, named ``full_clean`` and so on, for a full run of a share of the images. Other
     arguments as of ``pool``.
     """
     found = []
     for network in networks(run):
         here, every = pool(run, network, split, knowing, eps), lotteries(network, measured(run, CAMPAIGN).mechanism)
         for defence in DEFENCES:
-            own, check = here.judge(every[defence]), here.judge(checks(run, network, defence))
+            own, full = here.judge(every[defence]), here.judge(full_runs(run, network, defence))
             about = {"network": network, "dataset": network.dataset, "model": network.model, "defence": defence}
-            found.append(about | own._asdict() | {f"check_{name}": value for name, value in check._asdict().items()})
+            found.append(about | own._asdict() | {f"full_{name}": value for name, value in full._asdict().items()})
     return pd.DataFrame(found)
 
 
 def gains(run: str, outcome: str = "robust", defence: str = "", knowing: bool = True, eps: float | None = None) -> list[Training]:
-    """For each network, on each test image ``[n]``: ``"robust"`` or ``"shut"`` of a defence less that of the checks it pays for.
+    """For each network, on each test image ``[n]``: ``"robust"`` or ``"shut"`` of a defence less that of the full runs it pays for.
 
     The defence is the one named, or the one that ``chosen`` gives for this outcome; 0 where that is none.
     """
-    table, found = beside_checks(run, knowing=knowing, eps=eps), []
+    table, found = beside_full_runs(run, knowing=knowing, eps=eps), []
     taken = dict.fromkeys(networks(run), defence) if defence else chosen(run, outcome, knowing, eps)
     for network, rows in table.groupby("network", sort=False):
         row = rows[rows.defence == taken[network]]
-        gain = row[outcome].iloc[0] - row[f"check_{outcome}"].iloc[0] if len(row) else np.zeros_like(rows[outcome].iloc[0])
+        gain = row[outcome].iloc[0] - row[f"full_{outcome}"].iloc[0] if len(row) else np.zeros_like(rows[outcome].iloc[0])
         found.append(stats.of(gain, network))
     return found
 
 
 def chosen(run: str, outcome: str = "robust", knowing: bool = True, eps: float | None = None) -> dict[Network, str]:
-    """For each network the defence that is furthest ahead of its checks on validation images.
+    """For each network the defence that is furthest ahead of its full runs on validation images.
 
-    Of those at most 1 point less accurate there than the checks; ``DEFAULT`` where there is none.
+    Of those at most 1 point less accurate there than these; ``DEFAULT`` where there is none.
     """
-    table = beside_checks(run, "validation", knowing, eps)
-    means = {name: table[name].map(np.mean) for name in ("clean", "check_clean", outcome, f"check_{outcome}")}
-    table = table.assign(ahead=means[outcome] - means[f"check_{outcome}"])
-    good = table[means["clean"] >= means["check_clean"] - ONE_POINT].sort_values("ahead", ascending=False, kind="stable")
+    table = beside_full_runs(run, "validation", knowing, eps)
+    means = {name: table[name].map(np.mean) for name in ("clean", "full_clean", outcome, f"full_{outcome}")}
+    table = table.assign(ahead=means[outcome] - means[f"full_{outcome}"])
+    good = table[means["clean"] >= means["full_clean"] - ONE_POINT].sort_values("ahead", ascending=False, kind="stable")
     best = good.drop_duplicates("network").set_index("network").defence
     return {network: best.get(network, DEFAULT) for network in networks(run)}
 

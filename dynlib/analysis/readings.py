@@ -206,7 +206,7 @@ def speeds(run: str) -> Iterator[Reading]:
 
 
 def protections(run: str) -> Iterator[Reading]:
-    """B3: what the chosen cheap defence keeps beyond the checks that its cost pays for, over defences, outcomes and attackers."""
+    """B3: what the chosen cheap defence keeps beyond the full runs that it pays for, over defences, outcomes, radii, attackers."""
     records, clean = measured(run, "transfer"), measured(run, "clean")
     yield MAIN, f"the network itself, {radii(transfer.sensitive_radius(records, clean))}", lotteries.gains(run)
     for defence in lotteries.DEFENCES:

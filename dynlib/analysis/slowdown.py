@@ -1,6 +1,7 @@
 """Beyond the paper: attacks on speed, that keep a network from leaving early (B2)."""
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -109,25 +110,30 @@ PURSUITS = {
 def pursued(run: str, eps: dict[str, float]) -> pd.DataFrame:
     """What becomes of jointly trained networks that PGD wants to be wrong, slow, or both: a row for each ``network`` and aim.
 
-    ``wanted`` names the aim. Of each image ``[n]``, whatever it was when clean: ``wrong``; ``slow``, if the whole network was run;
-    ``both``; and ``cost`` as a share of a full run.
+    ``wanted`` names the aim, of clean images ``"clean"``. Of each image ``[n]``, whatever it was when clean: ``wrong``; ``slow``,
+    if the whole network was run; ``both``; and ``cost`` as a share of a full run.
 
     Args:
         run: whose records.
         eps: for each data set the radius in 255ths.
     """
-    found = []
+    found: list[tuple[Network, str, Any]] = []
     for wanted, (campaign, loss) in PURSUITS.items():
         records = measured(run, campaign)
         for row in records.shown().itertuples():
             network, made = row.target, (row.method, row.loss, row.seed, row.eps_255)
             usual = ("pgd", loss, records.profile.seed, eps[network.dataset])
             if row.source == network and network.kind == "dynn" and made == usual:
-                full = costs(network)[-1].item()
-                wrong, slow = row.label != row.truth, row.cost == full
-                each = {"wrong": wrong, "slow": slow, "both": wrong & slow, "cost": row.cost / full}
-                found.append({"network": network, "dataset": network.dataset, "wanted": wanted, "n": len(wrong), **each})
-    return pd.DataFrame(found)
+                found.append((network, wanted, row))
+    attacked = {network: len(row.truth) for network, _, row in found}
+    quiet = [(row.target, "clean", row) for row in measured(run, "clean").shown().itertuples() if row.target in attacked]
+    rows = []
+    for network, wanted, row in quiet + found:
+        n, full = attacked[network], costs(network)[-1].item()
+        wrong, slow = (row.label != row.truth)[:n], (row.cost == full)[:n]
+        each = {"wrong": wrong, "slow": slow, "both": wrong & slow, "cost": row.cost[:n] / full}
+        rows.append({"network": network, "dataset": network.dataset, "wanted": wanted, "n": n, **each})
+    return pd.DataFrame(rows)
 
 
 def beyond_half(

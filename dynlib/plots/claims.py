@@ -28,7 +28,7 @@ AXES = {
     "C4b": "share gained by design under Early PGD (points)",
     "B1": "robust accuracy gained by another exit rule at the same cost (points)",
     "B2": "half of the saving, less what an attack on speed leaves of it (points of a full run)",
-    "B3": "answers kept by a cheap defence beyond checks at the same cost (points)",
+    "B3": "answers kept by a cheap defence beyond full runs at the same cost (points)",
 }
 
 DATASET_GREYS = {"cifar10": "black", "cifar100": "0.55"}
@@ -40,7 +40,7 @@ SHORT = {
     "C4b": "design against that\nattack: gain (points)",
     "B1": "another exit rule at the\nsame cost: gain (points)",
     "B2": "saving taken away, beyond\nhalf of it (points)",
-    "B3": "cheap defence beside checks\nat the same cost (points)",
+    "B3": "cheap defence beside full\nruns at the same cost (points)",
 }
 
 

@@ -1,4 +1,4 @@
-"""Cheap defences beside checks that cost the same."""
+"""Cheap defences beside full runs that cost the same."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -8,14 +8,15 @@ from dynlib.analysis.lotteries import DEFAULT, DEFENCES, STATIC
 from dynlib.figures import whiskers
 from dynlib.plots.pooled import dataset_panels
 
-MARKERS = dict(zip(DEFENCES, "D^sv", strict=True))  # without colour: in the other figures a colour is a network or a loss
+# None of a model's, and without colour: in the other figures a colour is a network or a loss.
+MARKERS = dict(zip(DEFENCES, "sPdH", strict=True))
 
 
 def price_panels(line: pd.DataFrame, defences: pd.DataFrame, value: str, ylabel: str) -> Figure:
     """What is kept over the cost of clean images: a panel for each data set.
 
     Args:
-        line: rows of ``lotteries.price_line``, from no check to the static network alone.
+        line: rows of ``lotteries.price_line``, from no full run to the static network alone.
         defences: rows of ``lotteries.pooled`` by ``defence``.
         value: ``"robust"`` or ``"shut"``.
         ylabel: its name.

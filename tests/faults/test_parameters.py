@@ -127,7 +127,7 @@ def test_profiles(times, tmp_path):
 NOTEBOOKS = sorted(path for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 
-@fault("wrong parameters", "refused in one line that names the notebook and the parameter, before a kernel starts", 74, 74)
+@fault("wrong parameters", "refused in one line that names the notebook and the parameter, before a kernel starts", 76, 76)
 def test_notebooks(times):
     """A name, a type or a range of a notebook's parameter that is not possible, in every notebook"""
     done = 0
