@@ -47,7 +47,7 @@ class Uniform(Loss):
 
 @dataclass(frozen=True)
 class SlowAndWrong(Uniform):
-    """Both at once: ``Uniform`` plus the lead of another class at the final exit, which then answers.
+    """Both at once: ``Uniform`` plus the lead of another class at the final exit, which then is usually the surest.
 
     A lead of 1 is enough: more of it would drown the other term.
     """
