@@ -1,6 +1,7 @@
 """Cheap defences: what a lottery over designs is worth under the attack that is worst for each image."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -92,3 +93,38 @@ def test_a_published_defence_by_another_path():
             worst = np.array(right) if worst is None else worst & np.array(right)
     assert row.robust.tolist() == worst.astype(float).tolist()
     assert 0 < row.robust.mean() < row.clean.mean()
+
+
+def test_the_defence_is_chosen_on_validation_images(monkeypatch):
+    """Furthest ahead there, of those that lose no accuracy; its gain is that on test images."""
+    good, poor = np.full(100, 0.9), np.full(100, 0.8)
+    rows = {  # of each defence: clean accuracy, and how far it is ahead on validation and on test images
+        "final exit falls back": (good, 0.1, -0.2),
+        "threshold 0.99": (good, 0.2, -0.3),
+        "two exits agree": (poor, 0.9, 0.9),
+        LEFT_OUT: (good, 0.0, 0.5),
+    }
+
+    def table(run, split="test", knowing=True, eps=None):
+        ahead = {name: validation if split == "validation" else test for name, (_, validation, test) in rows.items()}
+        return pd.DataFrame(
+            {
+                "network": DYNN,
+                "defence": name,
+                "clean": clean,
+                "full_clean": good,
+                "robust": ahead[name] + good,
+                "full_robust": good,
+            }
+            for name, (clean, _, _) in rows.items()
+        )
+
+    monkeypatch.setattr(lotteries, "beside_full_runs", table)
+    monkeypatch.setattr(lotteries, "networks", lambda run: [DYNN])
+    assert lotteries.chosen("run") == {DYNN: "threshold 0.99"}
+    assert lotteries.gains("run")[0].values.mean() == pytest.approx(-0.3)
+    assert lotteries.gains("run", defence=LEFT_OUT)[0].values.mean() == pytest.approx(0.5)
+    for name in ("final exit falls back", "threshold 0.99", LEFT_OUT):
+        rows[name] = (poor, *rows[name][1:])
+    assert lotteries.chosen("run") == {DYNN: DEFAULT}
+    assert lotteries.gains("run")[0].values.tolist() == [0] * 100

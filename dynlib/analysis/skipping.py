@@ -21,14 +21,14 @@ def how(network: Network) -> str:
 
 
 def at_rest(run: str) -> pd.DataFrame:
-    """Clean test images: a row for each network, with its ``accuracy`` and ``cost``, the mean share of a static run."""
+    """Clean test images: a row for each network, with ``accuracy``, its interval, and ``cost``, the mean share of a static run."""
     records, found = measured(run, CAMPAIGN), []
     for network in records.campaign.sources:
         seen = choices.clean_answers(run, "test")[network]
         decision = records.mechanism.decide(seen.answers, costs(network))
         cost = decision.cost.double().mean().item() / costs(network.static)[-1].item()
-        right = (decision.label == seen.truth).double().mean().item()
-        found.append({"network": network, "how": how(network), "n": len(seen.truth), "accuracy": right, "cost": cost})
+        accuracy = stats.rate((decision.label == seen.truth).numpy()).columns("accuracy")
+        found.append({"network": network, "how": how(network), "n": len(seen.truth), **accuracy, "cost": cost})
     return pd.DataFrame(found)
 
 
